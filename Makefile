@@ -1,0 +1,43 @@
+# `make` or `make help` lists the targets.
+
+BIN := .venv/bin
+# On Linux the tests get a screen of their own; elsewhere they use the real one.
+ifeq ($(shell uname -s),Linux)
+SCREEN := xvfb-run -a -s "-screen 0 1920x1080x24"
+endif
+PYTEST := NAPARI_STRICT_QT=raise QT_API=$${QT_API:-pyqt6} $(SCREEN) $(BIN)/python -m pytest
+# More options for pytest: make test ARGS="-k geometry -x"
+ARGS ?=
+
+.PHONY: help setup demo test test-slow lint format clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: ## set up .venv/ with every extra (instant when nothing has changed)
+	@tools/setup.sh
+
+demo: setup ## make a slide, train on it and segment it, into demo/
+	$(BIN)/napari-muvit demo --out demo
+
+test: lint ## linters, type checker, import rules, and all tests that are not slow
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: setup ## the slow tests
+	$(PYTEST) -m slow $(ARGS)
+
+lint: setup ## ruff, mypy and import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+clean: ## remove outputs and caches (.venv/ stays)
+	rm -rf build demo dist htmlcov site .coverage
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

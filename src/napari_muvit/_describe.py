@@ -1,0 +1,115 @@
+"""What a slide, a model folder or a preset is, for ``napari-muvit info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .core.config import PRESETS, ModelConfig
+from .core.model.checkpoint import is_model_folder, read_config
+
+Facts = dict[str, Any]
+
+
+def describe_path(path: Path) -> Facts:
+    """Describe a slide or a model folder in plain JSON types."""
+    if is_model_folder(path):
+        return {"path": str(path), **describe_model(read_config(path))}
+    from .core.data.ome_zarr import read_label_info
+    from .core.data.open import open_pyramid
+
+    image = open_pyramid(path)
+    facts: Facts = {
+        "path": str(path),
+        "kind": "slide",
+        "shape": list(image.shape),
+        "channels": image.num_channels,
+        "rgb": image.rgb,
+        "channel_names": list(image.channel_names),
+        "dtype": str(image.dtype),
+        "pixel_size": None if image.pixel_size is None else list(image.pixel_size),
+        "unit": image.unit,
+        "levels": [
+            {"shape": list(level.shape), "scale": [round(s, 4) for s in level.scale]}
+            for level in image.levels
+        ],
+    }
+    names = read_label_info(path).names
+    if names:
+        facts["classes"] = [f"{value} {name}" for value, name in sorted(names.items())]
+    if image.note:
+        facts["note"] = image.note
+    return facts
+
+
+def describe_model(config: ModelConfig) -> Facts:
+    """Describe a model in plain JSON types."""
+    return {
+        "kind": "model",
+        "channels": config.in_channels,
+        "classes": list(config.names),
+        "colors": list(config.colors),
+        "scale_factors": list(config.scale_factors),
+        "crop_size": config.crop_size,
+        "fields_of_view": [config.crop_size * f for f in config.scale_factors],
+        "pixel_size": config.pixel_size,
+        "decoder": config.decoder,
+        "attention": config.attention,
+        "encoder": f"{config.depth} layers, width {config.embed_dim}",
+        "normalisation": config.normalisation,
+        "zero_is_background": config.zero_is_background,
+    }
+
+
+def describe_presets() -> Facts:
+    """Describe the presets, with their parameter counts."""
+    from .core.model.segmenter import build_model
+
+    presets: Facts = {}
+    for name, entry in PRESETS.items():
+        config = ModelConfig(**entry.model)
+        model = build_model(config)
+        presets[name] = {
+            "summary": entry.summary,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            **{k: v for k, v in describe_model(config).items() if k in _PRESET_FACTS},
+        }
+    return {"kind": "presets", "presets": presets}
+
+
+_PRESET_FACTS = ("scale_factors", "crop_size", "fields_of_view", "decoder", "encoder")
+
+
+def render(facts: Facts) -> str:
+    """Facts as text for people."""
+    if facts["kind"] == "presets":
+        return "\n\n".join(
+            f"{name}: {entry['summary']}\n" + _lines(entry, skip=("summary",))
+            for name, entry in facts["presets"].items()
+        )
+    return f"{facts['path']}: a {facts['kind']}\n" + _lines(
+        facts, skip=("path", "kind")
+    )
+
+
+def _lines(facts: Facts, skip: tuple[str, ...]) -> str:
+    rows = []
+    for key, value in facts.items():
+        if key in skip or value in (None, [], ""):
+            continue
+        rows.append(f"  {key.replace('_', ' ')}: {_text(value)}")
+    return "\n".join(rows)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "; ".join(
+            f"{' x '.join(map(str, v['shape']))} (1/{max(v['scale']):g})" for v in value
+        )
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

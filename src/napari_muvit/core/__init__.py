@@ -1,0 +1,74 @@
+"""The headless API: everything that the panel and the command do, without napari or Qt.
+
+Names are loaded when first used, so importing this package is quick and does not load
+torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import PRESETS, ModelConfig, PredictionConfig, TrainingConfig, preset
+    from .data.annotations import Annotations
+    from .data.open import open_pyramid
+    from .data.pyramid import Pyramid
+    from .data.synthetic import write_synthetic
+    from .errors import Cancelled, MuvitError
+    from .evaluation import Evaluation, evaluate
+    from .geometry import Box, NestedCrop
+    from .model.checkpoint import load_model, save_model
+    from .model.encoder import MuViTEncoder
+    from .model.segmenter import MuViTSegmenter, build_model
+    from .prediction.plan import PredictionPlan, plan_prediction
+    from .prediction.run import PredictionRun, predict
+    from .progress import Progress
+    from .training.prepare import model_config_for
+    from .training.run import TrainingResult, finetune
+
+_HOMES = {
+    "config": (
+        "PRESETS",
+        "ModelConfig",
+        "PredictionConfig",
+        "TrainingConfig",
+        "preset",
+    ),
+    "data.annotations": ("Annotations",),
+    "data.open": ("open_pyramid",),
+    "data.pyramid": ("Pyramid",),
+    "data.synthetic": ("write_synthetic",),
+    "errors": ("Cancelled", "MuvitError"),
+    "evaluation": ("Evaluation", "evaluate"),
+    "geometry": ("Box", "NestedCrop"),
+    "model.checkpoint": ("load_model", "save_model"),
+    "model.encoder": ("MuViTEncoder",),
+    "model.segmenter": ("MuViTSegmenter", "build_model"),
+    "prediction.plan": ("PredictionPlan", "plan_prediction"),
+    "prediction.run": ("PredictionRun", "predict"),
+    "progress": ("Progress",),
+    "training.prepare": ("model_config_for",),
+    "training.run": ("TrainingResult", "finetune"),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - in the order in which a reader meets them
+    "open_pyramid", "Pyramid", "Box", "NestedCrop", "Annotations", "Progress",
+    "ModelConfig", "TrainingConfig", "PredictionConfig", "PRESETS", "preset",
+    "model_config_for", "MuViTEncoder", "MuViTSegmenter", "build_model", "load_model",
+    "save_model", "finetune", "TrainingResult", "plan_prediction", "PredictionPlan",
+    "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
+    "MuvitError", "Cancelled",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

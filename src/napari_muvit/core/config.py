@@ -1,0 +1,607 @@
+"""What a user can choose: frozen dataclasses with checks, in and out of JSON.
+
+Torch-free, so that a command line or a form can use it without loading torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from numbers import Real
+from typing import Any, Literal, Self
+
+from .errors import ConfigError
+
+Decoder = Literal["unetr", "pyramid", "mask2former"]
+RotaryMode = Literal["none", "fixed", "shared", "per_layer"]
+Attention = Literal["joint", "coarse_to_fine"]
+BoxMode = Literal["true", "naive"]
+NormalisationMode = Literal["auto", "percentile", "uint8", "none"]
+
+DEFAULT_COLORS = (
+    "#4daf4a", "#e41a1c", "#377eb8", "#ff7f00", "#984ea3", "#ffff33", "#a65628",
+    "#f781bf", "#1b9e77", "#66c2a5", "#d95f02", "#7570b3", "#e7298a", "#666666",
+)  # fmt: skip
+BACKGROUND_COLOR = "#999999"
+
+
+def _require(condition: bool, message: str, field_name: str) -> None:
+    if not condition:
+        raise ConfigError(message, field_name)
+
+
+def _one_of(value: object, choices: tuple[str, ...], field_name: str) -> None:
+    _require(
+        value in choices,
+        f"{field_name} is {value!r}; choose one of {', '.join(choices)}.",
+        field_name,
+    )
+
+
+def _whole(value: object, minimum: int, field_name: str) -> None:
+    _require(
+        isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
+        f"{field_name} is {value!r}; a whole number of at least {minimum} is needed.",
+        field_name,
+    )
+
+
+_KINDS: Mapping[Any, tuple[type, str]] = {
+    float: (Real, "a number"),
+    int: (int, "a whole number"),
+    bool: (bool, "true or false"),
+    str: (str, "text"),
+}
+"""What a field's type accepts, and what to call it."""
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value has a field's type; lists pass for tuples."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in typing.get_args(kind))
+    if kind is type(None):
+        return value is None
+    if origin is Literal:
+        return isinstance(value, str)
+    if origin is tuple:
+        parts = typing.get_args(kind)
+        if not isinstance(value, (tuple, list)):
+            return False
+        if Ellipsis not in parts and len(value) != len(parts):
+            return False
+        return all(_fits(v, parts[0]) for v in value)
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    return isinstance(value, _KINDS[kind][0])
+
+
+def _wording(kind: Any) -> str:
+    """What to call a field's type in a message."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(_wording(part) for part in parts)
+    if kind is type(None):
+        return "null"
+    if typing.get_origin(kind) is tuple:
+        inner = "texts" if parts[0] is str else "numbers"
+        return f"a list of {inner}"
+    return "text" if typing.get_origin(kind) is Literal else _KINDS[kind][1]
+
+
+@functools.cache
+def _field_types(cls: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+class _JsonConfig:
+    """To and from plain JSON types; unknown keys are an error with a hint."""
+
+    __slots__ = ()
+
+    def _check_types(self) -> None:
+        """Raise `ConfigError` for a field of another type, as a file may hold it."""
+        types_of = _field_types(type(self))  # type: ignore[arg-type]
+        for name, kind in types_of.items():
+            value = getattr(self, name)
+            _require(
+                _fits(value, kind),
+                f"{name} is {value!r}; {_wording(kind)} is needed.",
+                name,
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain JSON types; lists become tuples."""
+        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise ConfigError(
+                f"{cls.__name__} does not know {', '.join(unknown)}; it may have been "
+                "written by a newer napari-muvit. Update the package or remove it.",
+                unknown[0],
+            )
+        return cls(**{k: _as_tuple(v) for k, v in values.items()})
+
+
+def finite_json(value: Any) -> Any:
+    """Replace numbers that JSON does not know (NaN, infinities) by None."""
+    if isinstance(value, Mapping):
+        return {k: finite_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_json(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig(_JsonConfig):
+    """Everything that builds the network, plus what a slide must offer.
+
+    The defaults are the paper's (section 3, Table S1).
+    """
+
+    in_channels: int = 1
+    """Image channels C."""
+    scale_factors: tuple[float, ...] = (1, 8, 32)
+    """Downsampling factor of each level to the finest, ascending."""
+    num_classes: int = 2
+    """Classes K; logit k is label k + 1."""
+    decoder: Decoder = "unetr"
+    """``unetr`` is the paper's, ``pyramid`` ours (learns context within minutes)."""
+    ndim: int = 2
+    """Spatial axes."""
+    crop_size: int = 256
+    """Crop edge in pixels, the same at every level; a multiple of the patch."""
+    patch_size: int = 8
+    """Patch edge P in pixels."""
+    embed_dim: int = 512
+    """Token width D."""
+    depth: int = 12
+    """Transformer layers."""
+    num_heads: int = 8
+    """Attention heads."""
+    mlp_ratio: float = 2.0
+    """Hidden width of the feed-forward part over ``embed_dim``."""
+    rotary_mode: RotaryMode = "per_layer"
+    """World RoPE: frequencies learned per layer (paper), shared, fixed, or none."""
+    rotary_base: float = 10000.0
+    """Base b of the initial RoPE frequencies."""
+    attention: Attention = "joint"
+    """``joint``: all levels attend to all (paper). ``coarse_to_fine``: a token attends
+    to its own and coarser levels only."""
+    context_skip: bool | None = None
+    """Sample the next coarser level's decoder features at this crop's place. None:
+    yes for ``pyramid``, no for ``unetr``."""
+    level_heads: bool | None = None
+    """Supervise every level. None: yes for ``pyramid``, no for ``unetr``."""
+    decoder_dim: int = 256
+    """Width of the UNETR decoder."""
+    pyramid_channels: tuple[int, ...] = (24, 48, 48, 96)
+    """Widths of the pyramid decoder at strides 1, 2, ..., ``patch_size``."""
+    boxes: BoxMode = "true"
+    """``naive`` feeds fixed centred boxes, the paper's baseline."""
+    pixel_size: float | None = None
+    """Edge of one world pixel in micrometres; None: unknown."""
+    normalisation: NormalisationMode = "auto"
+    """``percentile`` 1 / 99.8 per channel and slide, ``uint8`` (/255) or ``none``.
+    ``auto``: /255 for RGB of type uint8, else percentile; resolved by training."""
+    background_value: tuple[float, ...] | None = None
+    """Padding outside a slide, one number a channel, after normalisation."""
+    class_names: tuple[str, ...] | None = None
+    """K names in label order; None: ``class 1`` ..."""
+    class_colors: tuple[str, ...] | None = None
+    """K colours as ``#rrggbb``; None: a default list."""
+    background: int | None = None
+    """Label left out of Dice and foreground sampling; None: the class named
+    ``background``, if any."""
+    zero_is_background: bool = False
+    """Label v in files means class v + 1, and class 1 is the background."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check_numbers()
+        self._check_widths()
+        self._check_choices()
+        self._check_classes()
+        self._resolve()
+
+    def _check_numbers(self) -> None:
+        for name in ("in_channels", "num_classes", "embed_dim", "depth", "num_heads"):
+            _whole(getattr(self, name), 1, name)
+        for name in ("patch_size", "crop_size", "decoder_dim"):
+            _whole(getattr(self, name), 1, name)
+        _require(
+            self.num_classes <= 255,
+            f"num_classes is {self.num_classes}; labels are uint8, so at most 255.",
+            "num_classes",
+        )
+        _require(
+            self.ndim in (2, 3, 4), f"ndim is {self.ndim}; 2, 3 or 4 is needed.", "ndim"
+        )
+        factors = self.scale_factors
+        _require(
+            bool(factors)
+            and all(math.isfinite(f) and f > 0 for f in factors)
+            and all(a < b for a, b in pairwise(factors)),
+            f"scale_factors is {factors}; ascending positive numbers are needed, "
+            "such as 1,8,32.",
+            "scale_factors",
+        )
+        _require(
+            self.pixel_size is None
+            or (math.isfinite(self.pixel_size) and self.pixel_size > 0),
+            f"pixel_size is {self.pixel_size}; a positive number of micrometres is "
+            "needed, or None.",
+            "pixel_size",
+        )
+
+    def _check_widths(self) -> None:
+        for name in ("mlp_ratio", "rotary_base"):
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and value > 0,
+                f"{name} is {value}; a positive number is needed.",
+                name,
+            )
+        _require(
+            self.embed_dim * self.mlp_ratio >= 1,
+            f"mlp_ratio {self.mlp_ratio} leaves no hidden width; at least "
+            f"{1 / self.embed_dim:g} is needed.",
+            "mlp_ratio",
+        )
+        _require(
+            self.crop_size % self.patch_size == 0,
+            f"crop_size {self.crop_size} is no multiple of patch_size "
+            f"{self.patch_size}.",
+            "crop_size",
+        )
+        _require(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.",
+            "num_heads",
+        )
+        head_dim = self.embed_dim // self.num_heads
+        _require(
+            self.rotary_mode == "none"
+            or (head_dim % 2 == 0 and head_dim >= 2 * self.ndim),
+            f"A head is {head_dim} wide; RoPE over {self.ndim} axes needs an even "
+            f"width of at least {2 * self.ndim}. Choose another embed_dim.",
+            "embed_dim",
+        )
+        for width in self.pyramid_channels:
+            _whole(width, 1, "pyramid_channels")
+        if self.decoder == "pyramid":
+            strides = 2 ** (len(self.pyramid_channels) - 1)
+            _require(
+                strides == self.patch_size,
+                f"pyramid_channels has {len(self.pyramid_channels)} widths, for "
+                f"strides 1 to {strides}; the last stride must be patch_size "
+                f"{self.patch_size}.",
+                "pyramid_channels",
+            )
+
+    def _check_choices(self) -> None:
+        _one_of(self.decoder, ("unetr", "pyramid", "mask2former"), "decoder")
+        _one_of(
+            self.rotary_mode, ("none", "fixed", "shared", "per_layer"), "rotary_mode"
+        )
+        _one_of(self.attention, ("joint", "coarse_to_fine"), "attention")
+        _one_of(self.boxes, ("true", "naive"), "boxes")
+        _one_of(
+            self.normalisation,
+            ("auto", "percentile", "uint8", "none"),
+            "normalisation",
+        )
+
+    def _check_classes(self) -> None:
+        for name, count in (
+            ("class_names", self.num_classes),
+            ("class_colors", self.num_classes),
+            ("background_value", self.in_channels),
+        ):
+            value = getattr(self, name)
+            _require(
+                value is None or len(value) == count,
+                f"{name} has {len(value or ())} entries; {count} are needed.",
+                name,
+            )
+        names = self.class_names or ()
+        _require(
+            all(name.strip() for name in names),
+            f"class_names {', '.join(names)} holds an empty name.",
+            "class_names",
+        )
+        wrong = [
+            c for c in self.class_colors or () if not re.fullmatch("#[0-9a-fA-F]{6}", c)
+        ]
+        _require(
+            not wrong,
+            f"class_colors holds {', '.join(wrong)}; #rrggbb is needed.",
+            "class_colors",
+        )
+        _require(
+            len(set(names)) == len(names),
+            f"class_names {', '.join(names)} holds a name twice.",
+            "class_names",
+        )
+        _require(
+            self.background is None or 1 <= self.background <= self.num_classes,
+            f"background is {self.background}; a label from 1 to {self.num_classes} is "
+            "needed, or None.",
+            "background",
+        )
+
+    def _resolve(self) -> None:
+        """Fill what follows from the rest, so that readers never meet None."""
+
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        put("scale_factors", tuple(_plain(f) for f in self.scale_factors))
+        ours = self.decoder == "pyramid" and len(self.scale_factors) > 1
+        if self.context_skip is None:
+            put("context_skip", ours)
+        if self.level_heads is None:
+            put("level_heads", ours)
+        if self.class_names is None:
+            put(
+                "class_names",
+                tuple(f"class {k}" for k in range(1, self.num_classes + 1)),
+            )
+        if self.background is None and "background" in self.names:
+            put("background", self.names.index("background") + 1)
+        if self.class_colors is None:
+            put("class_colors", default_colors(self.num_classes, self.background))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.class_names or ()
+
+    @property
+    def colors(self) -> tuple[str, ...]:
+        """Class colours in label order, ``#rrggbb``."""
+        return self.class_colors or ()
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """Labels that count in mDSC: all but the background."""
+        return tuple(k for k in range(1, self.num_classes + 1) if k != self.background)
+
+    @property
+    def grid(self) -> int:
+        """Patches along one edge of a crop."""
+        return self.crop_size // self.patch_size
+
+
+def _plain(factor: float) -> float:
+    """1.0 -> 1, so that names and JSON read well."""
+    return int(factor) if float(factor).is_integer() else float(factor)
+
+
+def default_colors(num_classes: int, background: int | None = None) -> tuple[str, ...]:
+    """Colours for labels 1..K; the background is grey."""
+    palette = [DEFAULT_COLORS[k % len(DEFAULT_COLORS)] for k in range(num_classes)]
+    if background is not None:
+        palette.insert(background - 1, BACKGROUND_COLOR)
+    return tuple(palette[:num_classes])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig(_JsonConfig):
+    """How to fine-tune. Training ends at whichever limit comes first."""
+
+    epochs: int | None = None
+    """Limit in epochs; an epoch is ``steps_per_epoch`` steps, then a validation."""
+    steps: int | None = None
+    """Limit in optimiser steps."""
+    minutes: float | None = None
+    """Limit in minutes of wall time, validation included."""
+    steps_per_epoch: int | None = None
+    """Steps between two validations. None: an eighth of the limit, at most 256."""
+    batch_size: int = 16
+    """Nested crops a step."""
+    learning_rate: float = 2e-3
+    """Peak rate of the decoder."""
+    encoder_learning_rate: float = 6e-4
+    """Peak rate of the MuViT encoder."""
+    weight_decay: float = 1e-2
+    """AdamW weight decay."""
+    clip_norm: float = 5.0
+    """Largest gradient norm."""
+    warmup: float = 0.15
+    """Share of the run in which the rate rises (one-cycle)."""
+    dice_weight: float = 1.0
+    """Lambda of CE + lambda Dice (paper, section 3.4)."""
+    foreground_weight: float = 2.0
+    """Largest weight of a rare foreground class in the cross-entropy (paper: x2 for
+    KPIS)."""
+    level_weight: float = 1.0
+    """Weight of each coarser level's loss against the finest, with level heads."""
+    foreground_share: float = 0.5
+    """Share of crops drawn so that they hold a foreground pixel; classes equally."""
+    flips: bool = True
+    """Flip and transpose the whole nested crop at random."""
+    intensity_jitter: float = 0.1
+    """Largest random change of a nested crop's contrast, as a share; 0: off."""
+    validation_share: float = 0.15
+    """Share of the annotated area held out when no validation slides are given."""
+    validation_crops: int = 64
+    """Crops of a validation; fewer where that would cost over 10 % of ``minutes``."""
+    freeze_encoder: bool = False
+    """Train the decoder only."""
+    seed: int = 0
+    """Same seed, same crops and same loss curve on the same machine."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    precision: str = "32-true"
+    """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    num_threads: int | None = None
+    """CPU threads of torch; None: as torch chooses."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        for name in ("epochs", "steps", "steps_per_epoch", "num_threads"):
+            if getattr(self, name) is not None:
+                _whole(getattr(self, name), 1, name)
+        _whole(self.batch_size, 1, "batch_size")
+        _whole(self.validation_crops, 1, "validation_crops")
+        _whole(self.seed, 0, "seed")
+        _require(
+            self.seed < 2**32,
+            f"seed is {self.seed}; less than 2**32 is needed.",
+            "seed",
+        )
+        _one_of(self.precision, ("32-true", "bf16-mixed", "16-mixed"), "precision")
+        _require(
+            self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0),
+            f"minutes is {self.minutes}; a positive number is needed.",
+            "minutes",
+        )
+        _require(
+            any(v is not None for v in (self.epochs, self.steps, self.minutes)),
+            "Training has no end: give epochs, steps or minutes.",
+            "epochs",
+        )
+        for name in ("learning_rate", "encoder_learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and value > 0,
+                f"{name} is {value}; a positive number is needed.",
+                name,
+            )
+        for name in ("warmup", "foreground_share", "intensity_jitter"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is {value}; 0 to 1 is needed.", name)
+        for name in (
+            "weight_decay", "dice_weight", "foreground_weight", "level_weight",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and value >= 0,
+                f"{name} is {value}; zero or a positive number is needed.",
+                name,
+            )
+        _require(
+            0 <= self.validation_share < 1,
+            f"validation_share is {self.validation_share}; 0 to below 1 is needed.",
+            "validation_share",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionConfig(_JsonConfig):
+    """How to predict a slide."""
+
+    overlap: float = 0.25
+    """Share of a crop's edge that neighbouring crops have in common; 0: the paper's."""
+    region: tuple[float, float, float, float] | None = None
+    """(y0, x0, y1, x1) in pixels of the slide's finest level; None: the whole slide.
+    Tiles that touch it are predicted."""
+    batch_size: int = 16
+    """Crops in one pass of the model; the last one is padded to the same shape."""
+    tile_size: int = 512
+    """Edge of an output chunk in pixels = one tile handed out; a power of two."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    overwrite: bool = False
+    """Replace another run's output at the same path."""
+    num_threads: int | None = None
+    """CPU threads of torch; None: as torch chooses."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        _require(
+            0 <= self.overlap <= 0.9,
+            f"overlap is {self.overlap}; 0 to 0.9 is needed.",
+            "overlap",
+        )
+        _whole(self.batch_size, 1, "batch_size")
+        _whole(self.tile_size, 64, "tile_size")
+        _require(
+            self.tile_size & (self.tile_size - 1) == 0,
+            f"tile_size is {self.tile_size}; a power of two is needed.",
+            "tile_size",
+        )
+        if self.num_threads is not None:
+            _whole(self.num_threads, 1, "num_threads")
+        if self.region is not None:
+            _require(
+                all(math.isfinite(v) for v in self.region),
+                f"region is {self.region}; y0,x0,y1,x1 is needed.",
+                "region",
+            )
+            y0, x0, y1, x1 = self.region
+            _require(
+                y1 > y0 and x1 > x0,
+                f"region is {self.region}; y1 must be above y0 and x1 above x0.",
+                "region",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A named size: what differs from the defaults, for ``--preset``."""
+
+    summary: str
+    """One line for people."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `ModelConfig`."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TrainingConfig`."""
+
+
+PRESETS: Mapping[str, Preset] = {
+    "tiny": Preset(
+        summary="learns within minutes on a laptop",
+        model={
+            "decoder": "pyramid", "scale_factors": (1, 4), "crop_size": 64,
+            "embed_dim": 128, "depth": 4, "num_heads": 4,
+        },
+        training={"batch_size": 16, "foreground_weight": 5.0, "minutes": 5.0},
+    ),
+    "small": Preset(
+        summary="for a GPU or a patient laptop",
+        model={
+            "decoder": "pyramid", "scale_factors": (1, 8), "crop_size": 64,
+            "embed_dim": 192, "depth": 6, "num_heads": 6,
+            "pyramid_channels": (32, 64, 64, 128),
+        },
+        training={"batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0},
+    ),
+    "paper": Preset(
+        summary="the paper's sizes and recipe, for GPUs",
+        model={"decoder": "unetr", "scale_factors": (1, 8, 32), "crop_size": 256},
+        training={
+            "epochs": 100, "batch_size": 8, "learning_rate": 1e-4,
+            "encoder_learning_rate": 1e-5,
+            "clip_norm": 0.5, "dice_weight": 0.1, "foreground_weight": 1.0,
+            "warmup": 0.0, "steps_per_epoch": 512,
+        },
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> Preset:
+    """Return the preset called ``name``."""
+    if name not in PRESETS:
+        raise ConfigError(
+            f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.",
+            "preset",
+        )
+    return PRESETS[name]

@@ -1,0 +1,1 @@
+"""From files and layers to nested crops: pyramids, annotations, sampling."""

@@ -1,0 +1,346 @@
+"""Annotations: outlined polygons and label images, rasterised per crop at any scale.
+
+Labels: 0 = not annotated, 1..K = classes. Coordinates are world coordinates, edge to
+edge. Later items lie over earlier ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import AnnotationError
+from ..geometry import Box
+from ..progress import StopFn, never_stop
+from .label_image import LabelImage
+from .ome_zarr import read_label_info
+from .open import open_pyramid
+from .polygons import Polygon, Vertices
+
+__all__ = [
+    "AnnotationIndex",
+    "Annotations",
+    "LabelClasses",
+    "LabelImage",
+    "Polygon",
+    "label_classes",
+]
+
+SUBSAMPLES = 8
+"""Most samples along each edge of a pixel, for the share of each class in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationIndex:
+    """How much of each label there is, and where."""
+
+    counts: NDArray[np.int64]
+    """(K + 1,): annotated world pixels of each label; 0 = not annotated."""
+    points: tuple[Vertices, ...]
+    """K + 1 arrays (n, 2) of annotated world positions; empty for label 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """What the user says of one slide."""
+
+    items: tuple[Polygon | LabelImage, ...]
+    """Later ones lie over earlier ones."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the labels 1..K, where known."""
+    class_colors: tuple[str, ...] | None = None
+    """Colours of the labels 1..K as ``#rrggbb``, where known."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "items", tuple(self.items))
+
+    @classmethod
+    def from_labels(
+        cls,
+        source: Any,
+        *,
+        values: Mapping[int, int] | None = None,
+        zero_is_background: bool = False,
+        class_names: Sequence[str] | None = None,
+        class_colors: Sequence[str] | None = None,
+        offset: Sequence[float] = (0.0, 0.0),
+        scale: float | Sequence[float] = 1.0,
+    ) -> Annotations:
+        """Labels out of a label image: anything that `open_pyramid` opens.
+
+        Parameters
+        ----------
+        source
+            Path, array or Pyramid of whole numbers.
+        values
+            Label of each pixel value; None: the pixel value is the label.
+        zero_is_background
+            Pixel value v means label v + 1.
+        class_names, class_colors
+            Of the labels; None: as an OME-Zarr label image says.
+        offset
+            World position of the label image's origin.
+        scale
+            World pixels per pixel of the label image.
+
+        Raises
+        ------
+        AnnotationError
+            If it is no label image.
+        """
+        pyramid = open_pyramid(source)
+        y, x = (float(v) for v in np.broadcast_to(np.asarray(scale, float), (2,)))
+        item = LabelImage(
+            pyramid,
+            values,
+            offset=(float(offset[0]), float(offset[1])),
+            scale=(y, x),
+            zero_is_background=zero_is_background,
+        )
+        if class_names is None and values is None and not zero_is_background:
+            found = _named(pyramid.path)
+            class_names = found[0]
+            class_colors = class_colors or found[1]
+        return cls(
+            (item,),
+            tuple(class_names) if class_names else None,
+            tuple(class_colors) if class_colors else None,
+        )
+
+    @classmethod
+    def from_polygons(
+        cls,
+        polygons: Iterable[tuple[int, ArrayLike]],
+        class_names: Sequence[str] | None = None,
+        class_colors: Sequence[str] | None = None,
+    ) -> Annotations:
+        """Outlines as (label, vertices (n, 2)) in world coordinates."""
+        return cls(
+            tuple(Polygon(label, np.asarray(v)) for label, v in polygons),
+            tuple(class_names) if class_names else None,
+            tuple(class_colors) if class_colors else None,
+        )
+
+    def rasterise(self, box: Box, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """Labels at pixel centres.
+
+        Parameters
+        ----------
+        box
+            World box; may lie anywhere.
+        shape
+            (h, w) of the result, at any scale.
+
+        Returns
+        -------
+        ndarray
+            (h, w), uint8; 0 = not annotated.
+
+        Raises
+        ------
+        AnnotationError
+            If a label image holds anything but whole numbers from 0 to 255.
+        """
+        out = np.zeros(tuple(shape), dtype=np.uint8)
+        for number in self._touching(box):
+            item = self.items[number]
+            if isinstance(item, Polygon):
+                item.fill(out, box)
+                continue
+            labels = item.read(box, shape)
+            out = np.where(labels > 0, labels, out) if out.any() else labels
+        # A label image in memory hands out a view.
+        return out if out.flags.owndata and out.flags.writeable else out.copy()
+
+    def fractions(
+        self, box: Box, shape: Sequence[int], num_classes: int
+    ) -> NDArray[np.float32]:
+        """Share of each label within each output pixel.
+
+        Parameters
+        ----------
+        box
+            World box.
+        shape
+            (h, w) of the result.
+        num_classes
+            K.
+
+        Returns
+        -------
+        ndarray
+            (K + 1, h, w), float32; index 0 is the share that is not annotated. By up
+            to 8 x 8 samples a pixel.
+
+        Raises
+        ------
+        AnnotationError
+            If a label is larger than K.
+        """
+        height, width = shape
+        factor = max(b / n for b, n in zip(box.shape, shape, strict=True))
+        samples = 1
+        while samples < min(factor - 1e-6, SUBSAMPLES):
+            samples *= 2
+        labels = self.rasterise(box, (height * samples, width * samples))
+        largest = int(labels.max())
+        self.check_labels(largest, num_classes)
+        out = np.zeros((num_classes + 1, height, width), dtype=np.float32)
+        rest = labels.size
+        for k in range(1, largest + 1):
+            if rest == 0:
+                break
+            hits = labels == k
+            found = int(np.count_nonzero(hits))
+            if found:
+                out[k] = _counts(hits, samples) / (samples * samples)
+                rest -= found
+        out[0] = 1 - out[1:].sum(axis=0)
+        return out
+
+    def bounds(self) -> Box | None:
+        """Smallest world box around all items, or None without any."""
+        if not self.items:
+            return None
+        lower, upper = self._edges
+        return _box(lower.min(axis=0), upper.max(axis=0))
+
+    def scaled(self, zoom: float | Sequence[float]) -> Annotations:
+        """Multiply all coordinates by ``zoom``, for a slide viewed at another size."""
+        factor = np.broadcast_to(np.asarray(zoom, dtype=np.float64), (2,))
+        items = tuple(item.scaled(factor) for item in self.items)
+        return dataclasses.replace(self, items=items)
+
+    def index(
+        self,
+        box_extent: Box,
+        num_classes: int,
+        seed: int,
+        points_per_class: int = 4096,
+        should_stop: StopFn = never_stop,
+    ) -> AnnotationIndex:
+        """Count the annotated pixels of each label and draw places of each.
+
+        Scanned block by block. Every annotated pixel of a label is drawn with the same
+        chance.
+
+        Parameters
+        ----------
+        box_extent
+            World box of the slide; what lies outside does not count.
+        num_classes
+            K.
+        seed
+            Of the places.
+        points_per_class
+            Most places a label.
+        should_stop
+            Asked before each block.
+
+        Raises
+        ------
+        AnnotationError
+            If a label is larger than K, or no label at all.
+        """
+        from .annotation_index import build_index
+
+        return build_index(
+            self, box_extent, num_classes, seed, points_per_class, should_stop
+        )
+
+    @cached_property
+    def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper corner of each item, (n, 2) each."""
+        boxes = [
+            (item.lower, item.upper)
+            if isinstance(item, Polygon)
+            else tuple(item.extent.as_array())
+            for item in self.items
+        ]
+        lower = np.array([b[0] for b in boxes]).reshape(-1, 2)
+        return lower, np.array([b[1] for b in boxes]).reshape(-1, 2)
+
+    def _touching(self, box: Box) -> NDArray[np.intp]:
+        """Numbers of the items whose bounding box meets ``box``, in order."""
+        lower, upper = self._edges
+        meets = (lower < np.asarray(box.upper)) & (upper > np.asarray(box.lower))
+        return np.flatnonzero(meets.all(axis=1))
+
+    def touches(self, box: Box) -> bool:
+        """Whether any item's bounding box meets ``box``."""
+        return len(self._touching(box)) > 0
+
+    def check_labels(self, largest: int, num_classes: int) -> None:
+        """Raise `AnnotationError` for a label that the model does not know."""
+        if largest > num_classes:
+            raise AnnotationError(
+                f"The labels hold the class {largest}, but the model has only the "
+                f"classes 1 to {num_classes}. Give the model more classes, or correct "
+                "the labels."
+            )
+
+
+def _counts(hits: NDArray[np.bool_], samples: int) -> NDArray[np.uint64]:
+    """Count the hits in each block of samples x samples (a power of two up to 8).
+
+    The samples of a row in a block are the bytes of one integer: adding the rows as
+    integers adds all bytes at once (at most 8 each), and a multiplication by 0x0101...
+    adds the bytes up in the highest one. Several times faster than summing by axes.
+    """
+    height, width = (n // samples for n in hits.shape)
+    word = np.dtype(f"u{samples}")
+    rows = np.ascontiguousarray(hits).view(np.uint8).view(word)
+    columns = rows.reshape(height, samples, width).sum(axis=1, dtype=word)
+    ones = word.type(int.from_bytes(b"\x01" * samples, "little"))
+    counts = columns * ones >> word.type(8 * (samples - 1))
+    return np.asarray(counts, dtype=np.uint64)
+
+
+def _box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Box:
+    # A degenerate outline still has a place.
+    high = np.maximum(upper, lower + 1e-6)
+    return Box(tuple(lower), tuple(high))
+
+
+def _named(
+    path: Path | None,
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Class names and colours in label order, where the file has all of them."""
+    if path is None:
+        return None, None
+    info = read_label_info(path)
+    count = len(info.names)
+    if not count or set(info.names) != set(range(1, count + 1)):
+        return None, None
+    names = tuple(info.names[k] for k in range(1, count + 1))
+    if not all(k in info.colors for k in range(1, count + 1)):
+        return names, None
+    return names, tuple(info.colors[k] for k in range(1, count + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClasses:
+    """The classes that a label source holds."""
+
+    largest: int
+    """Largest label found."""
+    names: tuple[str, ...] | None
+    """Names of the labels 1..K, where the file says."""
+    colors: tuple[str, ...] | None
+    """Colours of the labels 1..K, where the file says."""
+
+
+def label_classes(annotations: Annotations) -> LabelClasses:
+    """Find the largest label of annotations, and the names where they have them."""
+    from .annotation_index import largest_label
+
+    return LabelClasses(
+        largest_label(annotations), annotations.class_names, annotations.class_colors
+    )

@@ -1,0 +1,180 @@
+"""From a nested crop to the array that the model reads: the same path everywhere.
+
+Training, validation and prediction read, pad and normalise through `read_crop`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig, NormalisationMode
+from ..errors import ConfigError
+from ..geometry import Box, NestedCrop
+from .pyramid import Pyramid
+
+PERCENTILES = (1.0, 99.8)
+"""Lower and upper percentile (paper, Mouse)."""
+SAMPLE_PIXELS = 2**21
+"""Pixels from which the percentiles of a slide are estimated."""
+SAMPLE_EDGE = 256
+"""Edge of the random pieces that are read for the percentiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideNormalisation:
+    """The numbers by which one slide is normalised: (x - low) / (high - low)."""
+
+    low: tuple[float, ...]
+    """One number a channel."""
+    high: tuple[float, ...]
+    """One number a channel."""
+
+    def apply(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalise (C, *spatial) to about 0 to 1."""
+        shape = (-1, *[1] * (pixels.ndim - 1))
+        low = np.asarray(self.low, dtype=np.float32).reshape(shape)
+        span = np.asarray(self.high, dtype=np.float32).reshape(shape) - low
+        return np.asarray((pixels - low) / span, dtype=np.float32)
+
+    def undo(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        """Return normalised values, one a channel, as pixel values."""
+        return tuple(
+            v * (h - b) + b for v, h, b in zip(values, self.high, self.low, strict=True)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, to be stored with a prediction."""
+        return {"low": list(self.low), "high": list(self.high)}
+
+
+def resolve_mode(mode: NormalisationMode, pyramid: Pyramid) -> NormalisationMode:
+    """Choose for ``auto``: /255 for RGB of type uint8, else percentiles."""
+    if mode != "auto":
+        return mode
+    return "uint8" if pyramid.rgb and pyramid.dtype == np.uint8 else "percentile"
+
+
+def estimate_normalisation(
+    pyramid: Pyramid, mode: NormalisationMode, seed: int = 0
+) -> SlideNormalisation:
+    """Find a slide's normalisation: once per slide, never per tile.
+
+    Percentiles come from seeded random pieces of the finest level, because averaging
+    cuts the tail of sparse bright cells. The same slide gives the same numbers in
+    training and in prediction.
+
+    Raises
+    ------
+    ConfigError
+        If the slide holds no finite pixel.
+    """
+    channels = pyramid.num_channels
+    mode = resolve_mode(mode, pyramid)
+    if mode == "none":
+        return SlideNormalisation((0.0,) * channels, (1.0,) * channels)
+    if mode == "uint8":
+        return SlideNormalisation((0.0,) * channels, (255.0,) * channels)
+    pixels = _sample_pixels(pyramid, seed)
+    low, high = [], []
+    for values in pixels:
+        finite = values[np.isfinite(values)]
+        if finite.size == 0:
+            raise ConfigError(
+                f"{pyramid.name} holds no finite pixel, so it cannot be normalised."
+            )
+        below, above = (float(v) for v in np.percentile(finite, PERCENTILES))
+        if above <= below:
+            # Mostly empty: the range of what is there, else one grey value a unit.
+            below, above = float(finite.min()), float(finite.max())
+        low.append(below)
+        high.append(above if above > below else below + 1.0)
+    return SlideNormalisation(tuple(low), tuple(high))
+
+
+def _sample_pixels(pyramid: Pyramid, seed: int) -> NDArray[np.float32]:
+    """Random pieces of the finest level, (C, pixels)."""
+    level = pyramid.levels[0].source
+    shape = pyramid.shape
+    channels = pyramid.num_channels
+    if int(np.prod(shape)) <= SAMPLE_PIXELS:
+        whole = level.read([0] * pyramid.ndim, shape)
+        return np.asarray(whole, dtype=np.float32).reshape(channels, -1)
+    rng = np.random.default_rng(seed)
+    edges = [min(SAMPLE_EDGE, n) for n in shape]
+    count = max(1, SAMPLE_PIXELS // int(np.prod(edges)))
+    parts = []
+    for _ in range(count):
+        lower = [
+            int(rng.integers(0, n - e + 1)) for n, e in zip(shape, edges, strict=True)
+        ]
+        upper = [v + e for v, e in zip(lower, edges, strict=True)]
+        parts.append(level.read(lower, upper).reshape(channels, -1))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def estimate_background(
+    pyramid: Pyramid, normalisation: SlideNormalisation
+) -> tuple[float, ...]:
+    """Typical normalised value at the slide's border, for padding outside it."""
+    factor = max(1.0, max(pyramid.extent.shape) / 128)
+    shape = [max(1, int(e / factor)) for e in pyramid.extent.shape]
+    origin = pyramid.extent.lower
+    values = []
+    for axis in range(pyramid.ndim):
+        for last in (False, True):
+            strip = list(shape)
+            strip[axis] = 1
+            lower = list(origin)
+            if last:
+                lower[axis] += (shape[axis] - 1) * factor
+            upper = [v + n * factor for v, n in zip(lower, strip, strict=True)]
+            part = pyramid.read(Box(tuple(lower), tuple(upper)), factor, strip)
+            values.append(part.reshape(pyramid.num_channels, -1))
+    border = normalisation.apply(np.concatenate(values, axis=1))
+    known = (row[np.isfinite(row)] for row in border)
+    median = [np.median(row) if len(row) else 0.0 for row in known]
+    return tuple(round(float(v), 4) for v in np.clip(median, -1.0, 2.0))
+
+
+def read_crop(
+    pyramid: Pyramid,
+    crop: NestedCrop,
+    config: ModelConfig,
+    normalisation: SlideNormalisation,
+) -> NDArray[np.float32]:
+    """Read all levels of a nested crop, normalised and padded.
+
+    Parameters
+    ----------
+    pyramid
+        The slide, viewed at the model's pixel size.
+    crop
+        One world box a level.
+    config
+        Gives the crop edge, the factors and the padding value.
+    normalisation
+        The slide's numbers.
+
+    Returns
+    -------
+    ndarray
+        (L, C, *spatial), float32. Pixels that are not finite become the padding value.
+    """
+    background = config.background_value or (0.0,) * config.in_channels
+    fill = normalisation.undo(background)
+    shape = (config.crop_size,) * config.ndim
+    out = np.empty((len(crop), config.in_channels, *shape), dtype=np.float32)
+    for index, (box, factor) in enumerate(
+        zip(crop.boxes, config.scale_factors, strict=True)
+    ):
+        pixels = pyramid.read(box, factor, shape, fill=fill)
+        out[index] = normalisation.apply(pixels)
+    if not np.isfinite(out).all():
+        values = np.asarray(background, dtype=np.float32)
+        padding = values.reshape(1, -1, *[1] * config.ndim)
+        out = np.where(np.isfinite(out), out, padding)
+    return out

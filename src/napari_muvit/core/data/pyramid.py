@@ -1,0 +1,415 @@
+"""The multiscale image: any world box at any scale factor, whatever levels are stored.
+
+World coordinates are pixels of the finest level as the model sees it (see
+`napari_muvit.core.geometry`); by default one world pixel is one stored finest pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PyramidError
+from ..geometry import Box, Vector
+from .arrays import ArraySource, BlockCache, Pixels, blocks_between, read_cached
+from .resample import (
+    average_axis,
+    nearest_positions,
+    source_span,
+    take_positions,
+)
+
+MAX_SOURCE_PIXELS = 2**22
+"""Source pixels averaged at a time, so that a coarse box never loads all of level 0."""
+AVERAGED_BLOCK = 64
+"""Edge of the blocks in which a level that the file lacks is averaged and kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class PyramidLevel:
+    """One stored level."""
+
+    source: ArraySource
+    """Pixels as (C, *spatial)."""
+    scale: Vector
+    """World pixels per pixel of this level, one a spatial axis."""
+    offset: Vector
+    """World position of the lower edge of pixel 0, one a spatial axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels along each spatial axis."""
+        return self.source.shape[1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Pyramid:
+    """A multiscale image. Cheap to make; pixels are read when asked for."""
+
+    levels: tuple[PyramidLevel, ...]
+    """Stored levels, finest first."""
+    name: str = "image"
+    """For people and file names."""
+    pixel_size: Vector | None = None
+    """Physical edge of one *stored finest* pixel along each axis; None: unknown."""
+    unit: str = "micrometer"
+    """Unit of ``pixel_size`` and ``translation``."""
+    translation: Vector | None = None
+    """Physical position of the centre of the finest pixel 0; None: 0."""
+    path: Path | None = None
+    """Where it was opened from, so that another process can reopen it."""
+    rgb: bool = False
+    """Whether the channels are red, green and blue."""
+    channel_names: tuple[str, ...] = ()
+    """Names of the channels, where the file has them."""
+    note: str = ""
+    """What the user should know about how it was opened."""
+    cache: BlockCache = field(default_factory=BlockCache, repr=False)
+    """Decoded chunks of all levels, bounded."""
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise PyramidError(f"{self.name} has no levels.")
+        first = self.levels[0].source
+        for level in self.levels[1:]:
+            if level.source.shape[0] != first.shape[0]:
+                raise PyramidError(
+                    f"The levels of {self.name} have {first.shape[0]} and "
+                    f"{level.source.shape[0]} channels; the same number is needed."
+                )
+            if any(
+                s < t for s, t in zip(level.scale, self.levels[0].scale, strict=True)
+            ):
+                raise PyramidError(
+                    f"A level of {self.name} is finer than its first one; levels must "
+                    "run from fine to coarse."
+                )
+
+    @property
+    def ndim(self) -> int:
+        """Spatial axes."""
+        return len(self.levels[0].scale)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Stored pixels of the finest level along each spatial axis."""
+        return self.levels[0].shape
+
+    @property
+    def num_channels(self) -> int:
+        """Channels C."""
+        return self.levels[0].source.shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return self.levels[0].source.dtype
+
+    @property
+    def zoom(self) -> Vector:
+        """World pixels per stored finest pixel; 1 unless viewed at another size."""
+        return self.levels[0].scale
+
+    @property
+    def extent(self) -> Box:
+        """The whole image in world coordinates."""
+        level = self.levels[0]
+        upper = (
+            o + n * s
+            for o, n, s in zip(level.offset, level.shape, level.scale, strict=True)
+        )
+        return Box(level.offset, tuple(upper))
+
+    @property
+    def scale_factors(self) -> tuple[float, ...]:
+        """Factor of each stored level to the world pixel (mean over the axes)."""
+        return tuple(float(np.mean(level.scale)) for level in self.levels)
+
+    def viewed_at(self, pixel_size: float | None) -> Pyramid:
+        """Return the image with world pixels of ``pixel_size`` (rule 3 of the design).
+
+        A model that was trained at another pixel size so sees structures at the size
+        that it knows. Returned unchanged where either size is unknown, or equal.
+        """
+        if pixel_size is None or self.pixel_size is None:
+            return self
+        ratios = [own / pixel_size for own in self.pixel_size]
+        if all(
+            math.isclose(r, z, rel_tol=1e-3)
+            for r, z in zip(ratios, self.zoom, strict=True)
+        ):
+            return self
+        zooms = [r / z for r, z in zip(ratios, self.zoom, strict=True)]
+        levels = tuple(
+            dataclasses.replace(
+                level,
+                scale=tuple(s * z for s, z in zip(level.scale, zooms, strict=True)),
+                offset=tuple(o * z for o, z in zip(level.offset, zooms, strict=True)),
+            )
+            for level in self.levels
+        )
+        return dataclasses.replace(self, levels=levels, cache=BlockCache())
+
+    def read(
+        self,
+        box: Box,
+        scale_factor: float,
+        shape: Sequence[int],
+        fill: float | Sequence[float] = 0.0,
+    ) -> NDArray[np.float32]:
+        """Read a world box at a scale factor.
+
+        Taken from the nearest finer stored level and averaged over the area of each
+        output pixel; only the chunks that it needs are touched.
+
+        Parameters
+        ----------
+        box
+            World box; may lie partly or wholly outside the image.
+        scale_factor
+            World pixels per output pixel.
+        shape
+            Output pixels along each axis; ``box.shape == shape * scale_factor``.
+        fill
+            Value outside the image, one or one a channel.
+
+        Returns
+        -------
+        ndarray
+            (C, *shape), float32.
+
+        Raises
+        ------
+        ValueError
+            If box, factor and shape contradict each other.
+        """
+        self._check_request(box, scale_factor, shape)
+        index = self._finer_level(scale_factor)
+        level = self.levels[index]
+        start = [
+            (b - o) / s
+            for b, o, s in zip(box.lower, level.offset, level.scale, strict=True)
+        ]
+        step = [scale_factor / s for s in level.scale]
+        if max(step) > 1.5:
+            return self._read_averaged(index, start, step, scale_factor, shape, fill)
+        return self._average(index, start, step, shape, fill)
+
+    def sample(self, box: Box, shape: Sequence[int], fill: float = 0) -> Pixels:
+        """Nearest stored pixel under the centre of each output pixel; for labels.
+
+        Parameters
+        ----------
+        box
+            World box; may lie partly or wholly outside the image.
+        shape
+            Output pixels along each axis.
+        fill
+            Value outside the image.
+
+        Returns
+        -------
+        ndarray
+            (C, *shape) of the stored type.
+        """
+        factor = min(b / n for b, n in zip(box.shape, shape, strict=True))
+        index = self._finer_level(factor)
+        level = self.levels[index]
+        positions = [
+            nearest_positions((b - o) / s, extent / (n * s), n)
+            for b, o, s, extent, n in zip(
+                box.lower, level.offset, level.scale, box.shape, shape, strict=True
+            )
+        ]
+        out = np.full((self.num_channels, *shape), fill, dtype=self.dtype)
+        inside = [
+            np.flatnonzero((p >= 0) & (p < n))
+            for p, n in zip(positions, level.shape, strict=True)
+        ]
+        if any(len(i) == 0 for i in inside):
+            return out
+        # Piece by piece: a sparse grid over a large slide never loads all of it.
+        step = max(
+            e / (n * s) for e, n, s in zip(box.shape, shape, level.scale, strict=True)
+        )
+        edge = max(1, int(MAX_SOURCE_PIXELS ** (1 / self.ndim) / max(step, 1.0)))
+        for part in itertools.product(
+            *(range(int(i[0]), int(i[-1]) + 1, edge) for i in inside)
+        ):
+            spans = [
+                slice(a, min(a + edge, int(i[-1]) + 1))
+                for a, i in zip(part, inside, strict=True)
+            ]
+            picked = [p[s] for p, s in zip(positions, spans, strict=True)]
+            lower = [int(p[0]) for p in picked]
+            upper = [int(p[-1]) + 1 for p in picked]
+            block = read_cached(level.source, index, lower, upper, self.cache)
+            for axis, (p, v) in enumerate(zip(picked, lower, strict=True)):
+                block = take_positions(block, axis + 1, p - v)
+            out[(slice(None), *spans)] = block
+        return out
+
+    def _check_request(
+        self, box: Box, scale_factor: float, shape: Sequence[int]
+    ) -> None:
+        if box.ndim != self.ndim or len(shape) != self.ndim:
+            raise ValueError(
+                f"{self.name} has {self.ndim} spatial axes, but the box has {box.ndim} "
+                f"and the shape {len(shape)}."
+            )
+        if not scale_factor > 0 or any(n < 1 for n in shape):
+            raise ValueError(
+                f"A positive scale factor and shape are needed, got {scale_factor} and "
+                f"{tuple(shape)}."
+            )
+        expected = tuple(n * scale_factor for n in shape)
+        if not np.allclose(expected, box.shape, rtol=1e-3, atol=1e-3):
+            raise ValueError(
+                f"Shape {tuple(shape)} at factor {scale_factor} spans {expected} world "
+                f"pixels, but the box spans {box.shape}."
+            )
+
+    def _finer_level(self, scale_factor: float) -> int:
+        """Coarsest stored level that is not coarser than ``scale_factor``."""
+        best = 0
+        for index, level in enumerate(self.levels):
+            # A "factor 4" level of a real slide may be 4.0003.
+            if max(level.scale) <= scale_factor * 1.01:
+                best = index
+        return best
+
+    def _read_averaged(
+        self,
+        index: int,
+        start: list[float],
+        step: list[float],
+        scale_factor: float,
+        shape: Sequence[int],
+        fill: float | Sequence[float],
+    ) -> NDArray[np.float32]:
+        """Read a level that the file lacks, block by block.
+
+        Blocks on the grid of the missing level are averaged once and kept in the
+        cache, so neighbouring crops do not average the same pixels again. A request
+        off that grid is resampled between its pixels.
+        """
+        origin = [s / t for s, t in zip(start, step, strict=True)]
+        first = [math.floor(o + 1e-4) for o in origin]
+        shift = [o - f for o, f in zip(origin, first, strict=True)]
+        on_grid = all(abs(s) < 1e-3 for s in shift)
+        extra = 0 if on_grid else 1
+        # Only outputs whose centre lies inside the image are averaged and kept.
+        limits = [
+            max(1, math.floor(n / t + 0.5 - 1e-6))
+            for n, t in zip(self.levels[index].shape, step, strict=True)
+        ]
+        lower = [min(max(f, 0), n) for f, n in zip(first, limits, strict=True)]
+        upper = [
+            min(max(f + n + extra, 0), limit)
+            for f, n, limit in zip(first, shape, limits, strict=True)
+        ]
+        out = _filled(self.num_channels, [n + extra for n in shape], fill)
+        edges = [AVERAGED_BLOCK] * self.ndim
+        for block_index in blocks_between(lower, upper, edges):
+            block_start = [i * AVERAGED_BLOCK for i in block_index]
+            count = [
+                min(AVERAGED_BLOCK, n - s)
+                for n, s in zip(limits, block_start, strict=True)
+            ]
+            key = (hash((index, round(scale_factor, 6))), block_index)
+            block = self.cache.get(key)
+            if block is None:
+                at = [s * t for s, t in zip(block_start, step, strict=True)]
+                block = self._average(index, at, step, count, fill)
+                self.cache.put(key, block)
+            begin = [max(v, s) for v, s in zip(lower, block_start, strict=True)]
+            end = [
+                min(u, s + c) for u, s, c in zip(upper, block_start, count, strict=True)
+            ]
+            to = tuple(
+                slice(b - f, e - f) for b, e, f in zip(begin, end, first, strict=True)
+            )
+            of = tuple(
+                slice(b - s, e - s)
+                for b, e, s in zip(begin, end, block_start, strict=True)
+            )
+            out[(slice(None), *to)] = block[(slice(None), *of)]
+        if on_grid:
+            return out
+        for axis, (move, count_out) in enumerate(zip(shift, shape, strict=True)):
+            out = average_axis(out, axis + 1, move, 1.0, count_out)
+        return np.ascontiguousarray(out)
+
+    def _average(
+        self,
+        index: int,
+        start: list[float],
+        step: list[float],
+        shape: Sequence[int],
+        fill: float | Sequence[float],
+    ) -> NDArray[np.float32]:
+        """Average a stored level, in pieces of bounded size."""
+        out = _filled(self.num_channels, shape, fill)
+        edge = max(1, int(MAX_SOURCE_PIXELS ** (1 / self.ndim) / max(*step, 1.0)))
+        ranges = [range(0, n, edge) for n in shape]
+        for corner in itertools.product(*ranges):
+            count = [min(edge, n - c) for n, c in zip(shape, corner, strict=True)]
+            at = [a + c * t for a, c, t in zip(start, corner, step, strict=True)]
+            target = tuple(slice(c, c + n) for c, n in zip(corner, count, strict=True))
+            self._average_piece(index, at, step, out[(slice(None), *target)])
+        return out
+
+    def _average_piece(
+        self,
+        index: int,
+        start: list[float],
+        step: list[float],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Average into ``out`` where it overlaps the image; leave the rest."""
+        level = self.levels[index]
+        inside: list[slice] = []
+        starts: list[float] = []
+        for at, t, count, size in zip(
+            start, step, out.shape[1:], level.shape, strict=True
+        ):
+            # Outputs whose centre lies inside the image hold image, the rest padding.
+            centres = at + t * (np.arange(count) + 0.5)
+            hit = np.flatnonzero((centres > 0) & (centres < size))
+            if len(hit) == 0:
+                return
+            inside.append(slice(int(hit[0]), int(hit[-1]) + 1))
+            starts.append(at + t * int(hit[0]))
+        counts = [s.stop - s.start for s in inside]
+        spans = [
+            source_span(a, t, n) for a, t, n in zip(starts, step, counts, strict=True)
+        ]
+        margin = [1 if t < 1 else 0 for t in step]
+        lower = [max(0, s[0] - m) for s, m in zip(spans, margin, strict=True)]
+        upper = [
+            min(n, s[1] + m) for s, m, n in zip(spans, margin, level.shape, strict=True)
+        ]
+        block: Pixels = read_cached(level.source, index, lower, upper, self.cache)
+        for axis, (at, t, n, v) in enumerate(
+            zip(starts, step, counts, lower, strict=True)
+        ):
+            block = average_axis(block, axis + 1, at - v, t, n)
+        out[(slice(None), *inside)] = block
+
+
+def _filled(
+    channels: int, shape: Sequence[int], fill: float | Sequence[float]
+) -> NDArray[np.float32]:
+    """Return (C, *shape) of the padding value."""
+    values = np.broadcast_to(np.asarray(fill, dtype=np.float32), (channels,))
+    out = np.empty((channels, *shape), dtype=np.float32)
+    out[:] = values.reshape(channels, *[1] * len(shape))
+    return out

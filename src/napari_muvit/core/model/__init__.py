@@ -1,0 +1,1 @@
+"""The network: MuViT encoder, decoders, losses, checkpoints."""

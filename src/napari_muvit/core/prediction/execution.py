@@ -1,0 +1,129 @@
+"""What surrounds a pass of the model: stopping it, preparing it, its tiles."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..errors import Cancelled
+
+if TYPE_CHECKING:
+    from ..config import PredictionConfig
+    from ..progress import StopFn
+    from .plan import Tile
+    from .reader import Batch
+
+STOP_INTERVAL = 0.05
+"""Seconds between two calls of ``should_stop`` within a pass of the model."""
+TRIM_INTERVAL = 1.0
+"""Seconds between two times that freed memory is handed back."""
+
+
+class StopCheck:
+    """Raise `Cancelled` once a stop was asked for, without asking too often."""
+
+    def __init__(self, should_stop: StopFn) -> None:
+        self.event = threading.Event()
+        self._should_stop = should_stop
+        self._asked = 0.0
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the user asked to stop."""
+        now = time.monotonic()
+        if now - self._asked > STOP_INTERVAL:
+            self._asked = now
+            if self._should_stop():
+                self.event.set()
+        if self.event.is_set():
+            raise Cancelled("Stopped on request; what was finished is kept.")
+
+
+@contextlib.contextmanager
+def prepared(
+    model: nn.Module, device: torch.device, config: PredictionConfig, stop: StopCheck
+) -> Iterator[None]:
+    """Put the model on its device, ready to be interrupted between its modules."""
+    owner = threading.get_ident()
+
+    def before(_module: nn.Module, _args: object) -> None:
+        # The model may be in use by another thread, which was not asked to stop.
+        if threading.get_ident() == owner:
+            stop.check()
+
+    threads = torch.get_num_threads()
+    training = [module for module in model.modules() if module.training]
+    handles = []
+    try:
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
+        model.to(device).eval()
+        handles = [m.register_forward_pre_hook(before) for m in model.modules()]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+        if config.num_threads is not None:
+            torch.set_num_threads(threads)
+
+
+class HeapTrimmer:
+    """Hand freed memory back to the system now and then.
+
+    The GNU allocator keeps what is freed between long-lived blocks: over a large slide
+    the process grew to twice of what it held. Other systems need none of this.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._trim = None
+        if sys.platform == "linux":
+            # musl has no such function.
+            self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+    def __call__(self) -> None:
+        """Trim, unless it was done a moment ago; takes about 20 ms."""
+        if self._trim is not None and time.monotonic() - self._last > TRIM_INTERVAL:
+            self._trim(0)
+            self._last = time.monotonic()
+
+
+class Canvases:
+    """Tiles whose crops have not all come out of the model yet."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[NDArray[np.uint8], int]] = {}
+
+    def add(
+        self, batch: Batch, labels: NDArray[np.uint8]
+    ) -> Iterator[tuple[Tile, NDArray[np.uint8]]]:
+        """Put a batch's cores in place and yield the tiles that are complete.
+
+        Yields
+        ------
+        tuple of Tile and ndarray
+            The tile and its labels in world pixels, ``tile.world_shape``, uint8.
+        """
+        for (tile, crop), answer in zip(batch.crops, labels, strict=False):
+            canvas, missing = self._open.pop(tile.index, (None, 0))
+            if canvas is None:
+                canvas = np.zeros(tile.world_shape, dtype=np.uint8)
+                missing = canvas.size
+            part = answer[crop.source]
+            canvas[crop.target([span[0] for span in tile.world])] = part
+            missing -= part.size
+            if missing:
+                self._open[tile.index] = (canvas, missing)
+            else:
+                yield tile, canvas

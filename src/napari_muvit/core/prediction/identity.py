@@ -1,0 +1,130 @@
+"""What a prediction was made from: model, settings and image, as hashes and as JSON.
+
+Two runs with the same identity write the same bytes, so one may continue the other.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ... import __version__
+
+if TYPE_CHECKING:
+    from ..config import ModelConfig
+    from ..data.crops import SlideNormalisation
+    from ..data.pyramid import Pyramid
+    from .plan import PredictionPlan
+
+SAMPLED_BLOCKS = 8
+"""Blocks of the finest level whose pixels tell one image from another."""
+SAMPLED_EDGE = 64
+"""Edge of such a block in pixels."""
+
+
+def hash_model(model: nn.Module, config: ModelConfig) -> str:
+    """Return the SHA-256 of a model's weights and configuration, as hexadecimals."""
+    digest = hashlib.sha256(_json(config.to_dict()))
+    state: dict[str, Tensor] = model.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_image(pyramid: Pyramid) -> str:
+    """Return the SHA-256 of what tells one image from another, as hexadecimals.
+
+    Name, sizes, pixel type and seeded blocks of pixels, but neither the folder nor
+    times of files: a copy of the slide on another disk is the same slide.
+    """
+    facts = {
+        "name": pyramid.name,
+        "channels": pyramid.num_channels,
+        "dtype": str(pyramid.dtype),
+        "levels": [
+            [list(v.shape), list(v.scale), list(v.offset)] for v in pyramid.levels
+        ],
+        "pixel_size": pyramid.pixel_size,
+        "unit": pyramid.unit,
+    }
+    digest = hashlib.sha256(_json(facts))
+    if pyramid.path is not None and pyramid.path.is_file():
+        digest.update(str(pyramid.path.stat().st_size).encode())
+    for block in _sample_blocks(pyramid):
+        digest.update(np.ascontiguousarray(block).data)
+    return digest.hexdigest()
+
+
+def _sample_blocks(pyramid: Pyramid) -> list[Any]:
+    source = pyramid.levels[0].source
+    rng = np.random.default_rng(0)
+    edges = [min(SAMPLED_EDGE, n) for n in pyramid.shape]
+    blocks = []
+    for _ in range(SAMPLED_BLOCKS):
+        lower = [
+            int(rng.integers(0, n - e + 1))
+            for n, e in zip(pyramid.shape, edges, strict=True)
+        ]
+        upper = [v + e for v, e in zip(lower, edges, strict=True)]
+        blocks.append(source.read(lower, upper))
+    return blocks
+
+
+def describe_run(
+    plan: PredictionPlan,
+    pyramid: Pyramid,
+    model: nn.Module,
+    config: ModelConfig,
+    normalisation: SlideNormalisation,
+    overlap: float,
+    model_name: str,
+) -> dict[str, Any]:
+    """Return what is stored beside a prediction, in plain JSON types.
+
+    ``identity`` holds one hash each of what decides the pixels; the region and the
+    device do not. The rest is for people and for later steps.
+    """
+    settings = {
+        "overlap": overlap,
+        "tile_size": plan.tile_size,
+        "batch_size": plan.batch_size,
+    }
+    return {
+        "format": 1,
+        "identity": {
+            "model": hash_model(model, config),
+            "settings": hashlib.sha256(_json(settings)).hexdigest(),
+            "image": hash_image(pyramid),
+        },
+        "model": model_name,
+        "image": {
+            "name": pyramid.name,
+            "path": None if pyramid.path is None else str(pyramid.path),
+            "shape": list(pyramid.shape),
+            "pixel_size": None
+            if pyramid.pixel_size is None
+            else list(pyramid.pixel_size),
+            "unit": pyramid.unit,
+        },
+        "settings": settings,
+        "normalisation": normalisation.to_dict(),
+        "class_names": list(config.names),
+        "class_colors": list(config.colors),
+        "background": config.background,
+        "tiles": list(plan.grid),
+        "notes": list(plan.notes),
+        "package_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

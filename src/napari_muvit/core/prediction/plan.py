@@ -1,0 +1,326 @@
+"""What a prediction will do: tiles, crops and their order. Pure functions, no torch.
+
+Three grids meet here. **Output** pixels are the slide's own stored finest pixels;
+**world** pixels are those of the model's finest level (equal to output pixels unless
+the slide is viewed at another pixel size); **tiles** are output chunks of ``tile_size``
+on a grid fixed to the slide, so that a pixel gets the same answer whatever region was
+asked for. A tile is filled by the *cores* of crops; a crop is read with the *padding*
+that its size leaves around the core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.resample import snap
+from ..geometry import Box, NestedCrop, nest, place_fine
+from .checks import (
+    PixelBox,
+    Span,
+    check_slide,
+    find_notes,
+    select_tiles,
+    whole_span,
+)
+
+if TYPE_CHECKING:
+    from ..config import ModelConfig, PredictionConfig
+    from ..data.pyramid import Pyramid
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """One pass of the model: where it looks and what of its answer is kept."""
+
+    padded: NestedCrop
+    """What the model reads, one world box a level; finest first."""
+    core: Box
+    """The part of the tile that this crop fills, whole world pixels."""
+
+    @property
+    def source(self) -> tuple[slice, slice]:
+        """The core in pixels of the crop's finest box (rows, columns)."""
+        return _slices(self.core, self.padded.boxes[0].lower)
+
+    def target(self, origin: Sequence[float]) -> tuple[slice, slice]:
+        """Return the core in pixels from ``origin`` (world) on (rows, columns)."""
+        return _slices(self.core, origin)
+
+
+def _slices(box: Box, origin: Sequence[float]) -> tuple[slice, slice]:
+    rows, columns = (
+        slice(round(v - o), round(u - o))
+        for v, u, o in zip(box.lower, box.upper, origin, strict=True)
+    )
+    return rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One output chunk: it is handed out and written as a whole."""
+
+    plan: PredictionPlan
+    """The plan that it belongs to."""
+    index: int
+    """Place in the slide's tile grid, row by row."""
+    box: PixelBox
+    """Output pixels, clipped to the slide."""
+    world: tuple[Span, Span]
+    """Whole world pixels (rows, columns) that the crops' cores fill."""
+
+    @property
+    def world_shape(self) -> tuple[int, int]:
+        """Rows and columns of world pixels."""
+        (y0, y1), (x0, x1) = self.world
+        return y1 - y0, x1 - x0
+
+    @property
+    def crops(self) -> Iterator[Crop]:
+        """The crops whose cores fill the tile, computed as they are asked for."""
+        axes = [self.plan.split(span) for span in self.world]
+        for (y0, y1), (x0, x1) in product(*axes):
+            yield self.plan.place(Box((y0, x0), (y1, x1)))
+
+    def to_output(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resample (nearest) from the tile's world pixels to its output pixels.
+
+        Parameters
+        ----------
+        labels
+            ``world_shape``, uint8.
+
+        Returns
+        -------
+        ndarray
+            Shape of ``box``, uint8.
+        """
+        if self.plan.zoom == (1.0, 1.0):
+            return labels
+        spans = ((self.box[0], self.box[2]), (self.box[1], self.box[3]))
+        rows, columns = (
+            np.clip(
+                np.floor(o + (np.arange(*span) + 0.5) * z).astype(np.intp) - first,
+                0,
+                last - first - 1,
+            )
+            for span, (first, last), z, o in zip(
+                spans, self.world, self.plan.zoom, self.plan.offset, strict=True
+            )
+        )
+        return np.ascontiguousarray(labels[np.ix_(rows, columns)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionPlan:
+    """What will happen. Tiles and crops are computed when asked for, never listed."""
+
+    shape: tuple[int, int]
+    """Output shape: the slide's stored finest level."""
+    tile_size: int
+    """Edge of a tile in output pixels."""
+    crop_size: int
+    """Edge of a crop at the finest level in world pixels."""
+    core_size: int
+    """Largest edge of a core in world pixels."""
+    scale_factors: tuple[float, ...]
+    """Factor of each level of a crop."""
+    zoom: tuple[float, float]
+    """World pixels per output pixel along each axis."""
+    offset: tuple[float, float]
+    """World position of the lower edge of output pixel 0."""
+    extent: Box
+    """The slide in world coordinates."""
+    selected: PixelBox
+    """Rows and columns of the tile grid that are asked for (r0, c0, r1, c1)."""
+    batch_size: int
+    """Crops in one pass of the model: as configured, less where the whole slide has
+    less."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before trusting the result."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tile grid of the whole slide."""
+        rows, columns = (-(-n // self.tile_size) for n in self.shape)
+        return rows, columns
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of the whole slide, asked for or not."""
+        return math.prod(self.grid)
+
+    def __len__(self) -> int:
+        """Tiles that are asked for."""
+        r0, c0, r1, c1 = self.selected
+        return (r1 - r0) * (c1 - c0)
+
+    def indices(self) -> NDArray[np.int64]:
+        """Return the tiles that are asked for, row by row; shape (len,)."""
+        r0, c0, r1, c1 = self.selected
+        rows = np.arange(r0, r1, dtype=np.int64)[:, None]
+        return (rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)).ravel()
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the tiles that are asked for, row by row."""
+        return (self.tile(int(index)) for index in self.indices())
+
+    def tile(self, index: int) -> Tile:
+        """Return a tile by its place in the slide's grid.
+
+        Raises
+        ------
+        IndexError
+            If the slide has no such tile.
+        """
+        if not 0 <= index < self.num_tiles:
+            raise IndexError(f"The slide has {self.num_tiles} tiles, no tile {index}.")
+        starts = [i * self.tile_size for i in divmod(index, self.grid[1])]
+        stops = [
+            min(s + self.tile_size, n) for s, n in zip(starts, self.shape, strict=True)
+        ]
+        rows, columns = (
+            self._world_span(axis, s, t)
+            for axis, (s, t) in enumerate(zip(starts, stops, strict=True))
+        )
+        return Tile(
+            self, index, (starts[0], starts[1], stops[0], stops[1]), (rows, columns)
+        )
+
+    def _world_span(self, axis: int, start: int, stop: int) -> Span:
+        """Whole world pixels that output pixels [start, stop) touch."""
+        first, last = whole_span(self.extent, axis)
+        lower, upper = (self.offset[axis] + v * self.zoom[axis] for v in (start, stop))
+        low = min(max(math.floor(snap(lower)), first), last - 1)
+        high = min(max(math.ceil(snap(upper)), low + 1), last)
+        return low, high
+
+    def split(self, span: Span) -> list[Span]:
+        """Cut a tile's span into even cores of at most ``core_size``."""
+        length = span[1] - span[0]
+        count = -(-length // self.core_size)
+        edges = [span[0] + length * i // count for i in range(count + 1)]
+        return list(pairwise(edges))
+
+    def place(self, core: Box) -> Crop:
+        """Put a crop around a core: centred, pushed into the slide where needed."""
+        spans = [whole_span(self.extent, axis) for axis in range(2)]
+        inside = Box((spans[0][0], spans[1][0]), (spans[0][1], spans[1][1]))
+        fine = place_fine(core.centre, (self.crop_size, self.crop_size), inside)
+        return Crop(nest(fine, self.scale_factors, self.extent), core)
+
+    def order(
+        self,
+        done: NDArray[np.bool_] | None = None,
+        focus: Sequence[float] | None = None,
+    ) -> NDArray[np.int64]:
+        """Return the tiles that are left in the order in which to predict them.
+
+        Parameters
+        ----------
+        done
+            One flag a tile of the slide's grid, shape (num_tiles,); None: none done.
+        focus
+            (y0, x0, y1, x1) in output pixels, such as what is on screen: tiles that
+            touch it come first, then the nearer ones. None: along a Z-curve, so that
+            neighbours share their context and their coarse output chunks.
+
+        Returns
+        -------
+        ndarray
+            Tile indices, int64.
+        """
+        left = self.indices()
+        if done is not None:
+            left = left[~done[left]]
+        rows, columns = np.divmod(left, self.grid[1])
+        if focus is None:
+            return left[np.argsort(_interleave(rows, columns), kind="stable")]
+        lower = np.stack([rows, columns], axis=1) * self.tile_size
+        upper = np.minimum(lower + self.tile_size, self.shape)
+        box = np.asarray(focus, dtype=np.float64).reshape(2, 2)
+        outside = ((lower >= box[1]) | (upper <= box[0])).any(axis=1)
+        distance = np.square((lower + upper) / 2 - box.mean(axis=0)).sum(axis=1)
+        return left[np.lexsort((distance, outside))]
+
+
+def _interleave(
+    rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Position along the Z-curve of each (row, column)."""
+    code = np.zeros_like(rows)
+    for bit in range(24):
+        code |= ((columns >> bit) & 1) << (2 * bit)
+        code |= ((rows >> bit) & 1) << (2 * bit + 1)
+    return code
+
+
+def plan_prediction(
+    pyramid: Pyramid, model_config: ModelConfig, config: PredictionConfig
+) -> PredictionPlan:
+    """Find out what predicting a slide will do.
+
+    Parameters
+    ----------
+    pyramid
+        The slide; it is viewed at the model's pixel size here.
+    model_config
+        What the model reads.
+    config
+        What the user asked for.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot read this slide, or the region lies outside it.
+    """
+    pyramid = pyramid.viewed_at(model_config.pixel_size)
+    check_slide(pyramid, model_config)
+    rows, columns = pyramid.shape
+    crop = model_config.crop_size
+    level = pyramid.levels[0]
+    plan = PredictionPlan(
+        shape=(rows, columns),
+        tile_size=config.tile_size,
+        crop_size=crop,
+        core_size=max(1, math.floor(crop * (1 - config.overlap) + 1e-9)),
+        scale_factors=model_config.scale_factors,
+        zoom=_pair(level.scale),
+        offset=_pair(level.offset),
+        extent=pyramid.extent,
+        selected=select_tiles(pyramid, config),
+        batch_size=config.batch_size,
+        notes=find_notes(pyramid, model_config),
+    )
+    # Of the whole slide, not of the region: the model's answer may depend on the
+    # shape of its batch in the last digit.
+    batch_size = min(config.batch_size, _count_crops(plan))
+    return dataclasses.replace(plan, batch_size=batch_size)
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    y, x = (1.0 if abs(v - 1) < 1e-9 else float(v) for v in values)
+    return y, x
+
+
+def _count_crops(plan: PredictionPlan) -> int:
+    """Crops of the whole slide; cores are cut along each axis on its own."""
+    counts = []
+    for axis, (size, tiles) in enumerate(zip(plan.shape, plan.grid, strict=True)):
+        starts = (i * plan.tile_size for i in range(tiles))
+        counts.append(
+            sum(
+                len(
+                    plan.split(plan._world_span(axis, s, min(s + plan.tile_size, size)))
+                )
+                for s in starts
+            )
+        )
+    return math.prod(counts)

@@ -1,0 +1,48 @@
+"""Reading what a prediction on disk says about itself; torch-free."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PRIVATE = ".muvit"
+"""Folder inside the store that holds what is ours."""
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return ``run.json`` of a prediction, None where there is none."""
+    return _read_json(path / PRIVATE / "run.json")
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:
+    """Return class names and background of a prediction on disk.
+
+    Parameters
+    ----------
+    path
+        A prediction of ours, or an OME-Zarr label image of somebody else.
+
+    Returns
+    -------
+    tuple of (tuple of str, int or None)
+        Names in label order, empty where the store has none; background label.
+    """
+    record = read_record(path) or {}
+    if record.get("class_names"):
+        return tuple(record["class_names"]), record.get("background")
+    from ..data.zarr_nodes import read_label_info
+
+    names = read_label_info(path).names
+    found = {k: name for k, name in names.items() if k != 0}
+    if sorted(found) != list(range(1, len(found) + 1)):
+        return (), None
+    return tuple(found[k] for k in sorted(found)), None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

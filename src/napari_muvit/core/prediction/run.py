@@ -1,0 +1,348 @@
+"""Predicting a slide: crops through the model, tiles out, in the planned order."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..config import ModelConfig, PredictionConfig
+from ..data.crops import SlideNormalisation, estimate_normalisation
+from ..data.pyramid import Pyramid
+from ..errors import Cancelled, ConfigError
+from ..model.device import resolve_device
+from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
+from .checks import PixelBox
+from .execution import Canvases, HeapTrimmer, StopCheck, prepared
+from .identity import describe_run
+from .plan import PredictionPlan, Tile, plan_prediction
+from .reader import Batch, BatchReader, Schedule, readable
+from .writer import LabelWriter
+
+if TYPE_CHECKING:
+    import zarr
+
+DEFAULTS = PredictionConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedTile:
+    """A finished tile, written already where there is an output."""
+
+    index: int
+    """Place in the slide's tile grid, row by row."""
+    box: PixelBox
+    """(y0, x0, y1, x1) in pixels of the slide's finest level."""
+    labels: NDArray[np.uint8]
+    """Labels 1..K of the box, uint8; 0 where the model's answer was not a number."""
+    done: int
+    """Finished tiles of those asked for, earlier runs included."""
+    total: int
+    """Tiles that were asked for."""
+
+
+class PredictionRun:
+    """A prediction under way: iterate over it to do the work and get its tiles.
+
+    Made by `predict`. `focus` and `stop` may be called from another thread. Leaving
+    the loop early, an error and `stop` keep what is finished.
+
+    Attributes
+    ----------
+    plan
+        What will be done.
+    config
+        What the user asked for.
+    out
+        Folder of the output, None for a preview.
+    normalisation
+        The slide's numbers.
+    levels
+        The output's zarr arrays, finest first; None for a preview.
+    finished_before
+        Whether all of it was done by an earlier run: there is nothing to iterate over.
+    stopped
+        Whether `stop` or ``should_stop`` ended it.
+    """
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        model: nn.Module,
+        config: PredictionConfig,
+        out: Path | None,
+        model_name: str,
+        on_progress: ProgressFn,
+        should_stop: StopFn,
+    ) -> None:
+        self.config = config
+        self.out = out
+        self.stopped = False
+        self._model = model
+        self._model_config = _config_of(model)
+        self._on_progress = on_progress
+        self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
+        self.plan: PredictionPlan = plan_prediction(
+            self._pyramid, self._model_config, config
+        )
+        self._device = resolve_device(config.device)
+        self._stop = StopCheck(should_stop)
+        with readable(pyramid):
+            self.normalisation = estimate_normalisation(
+                self._pyramid, self._model_config.normalisation
+            )
+        self._writer = None if out is None else self._open_writer(out, model_name)
+        done = np.zeros(self.plan.num_tiles, dtype=bool)
+        if self._writer is not None:
+            done = self._writer.done
+        selected = self.plan.indices()
+        self._done = int(done[selected].sum())
+        self.finished_before = self._done == len(self.plan)
+        if self._writer is not None and not self.finished_before:
+            self._writer.begin()
+            weakref.finalize(self, self._writer.close)
+        self._schedule = Schedule(self.plan, done)
+        self._active = False
+        self._warned = False
+
+    def _open_writer(self, out: Path, model_name: str) -> LabelWriter:
+        with readable(self._pyramid):
+            record = describe_run(
+                self.plan,
+                self._pyramid,
+                self._model,
+                self._model_config,
+                self.normalisation,
+                self.config.overlap,
+                model_name,
+            )
+        writer = LabelWriter(
+            out,
+            self._pyramid,
+            self.plan,
+            self._model_config,
+            record,
+            self.config.overwrite,
+        )
+        # The numbers of the first run, so that a later version of the estimate does
+        # not leave a seam in the middle of the slide.
+        stored = writer.record["normalisation"]
+        self.normalisation = SlideNormalisation(
+            tuple(stored["low"]), tuple(stored["high"])
+        )
+        return writer
+
+    @property
+    def levels(self) -> list[zarr.Array[Any]] | None:
+        """The output's zarr arrays, finest first; None for a preview."""
+        return None if self._writer is None else self._writer.levels
+
+    def focus(self, box: Sequence[float] | None) -> None:
+        """Do the tiles near ``box`` next; safe from any thread.
+
+        Parameters
+        ----------
+        box
+            (y0, x0, y1, x1) in pixels of the slide's finest level; None: no preference.
+        """
+        self._schedule.focus(box)
+
+    def stop(self) -> None:
+        """End the iteration soon and keep what is finished; safe from any thread."""
+        self._stop.event.set()
+
+    def close(self) -> None:
+        """Let others write to the output; done by the end of an iteration too."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> PredictionRun:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[PredictedTile]:
+        """Do the work; each finished tile is handed out once.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read.
+        OutputError
+            If the output cannot be written.
+        """
+        if self._active:
+            raise RuntimeError("This prediction is iterated over already.")
+        self._active = True
+        return self._tiles()
+
+    def _tiles(self) -> Iterator[PredictedTile]:
+        self._report("\n".join(self.plan.notes))
+        if self.finished_before:
+            return
+        reader: BatchReader | None = None
+        try:
+            with prepared(self._model, self._device, self.config, self._stop):
+                reader = BatchReader(
+                    self._pyramid,
+                    self._model_config,
+                    self.normalisation,
+                    self._schedule,
+                    self.plan.batch_size,
+                )
+                canvases, trim = Canvases(), HeapTrimmer()
+                while (batch := self._next_batch(reader)) is not None:
+                    labels = self._forward(batch)
+                    trim()
+                    for tile, canvas in canvases.add(batch, labels):
+                        yield self._finish(tile, tile.to_output(canvas))
+        except Cancelled:
+            self.stopped = True
+        finally:
+            if reader is not None:
+                reader.close()
+            self.close()
+
+    def _next_batch(self, reader: BatchReader) -> Batch | None:
+        while True:
+            self._stop.check()
+            with contextlib.suppress(queue.Empty):
+                return reader.get()
+
+    def _forward(self, batch: Batch) -> NDArray[np.uint8]:
+        """Labels of the finest boxes, (B, H, W); 0 where the logits are not finite."""
+        try:
+            with torch.inference_mode():
+                pixels = torch.from_numpy(batch.pixels).to(self._device)
+                boxes = torch.from_numpy(batch.boxes).to(self._device)
+                logits = self._model(pixels, boxes)
+                # On a CPU argmax over channels takes ten times as long as max, which
+                # also hands NaN on.
+                best, index = logits.max(dim=1)
+                result = (index + 1).to(torch.uint8) * torch.isfinite(best)
+                return np.asarray(result.cpu().numpy(), dtype=np.uint8)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"A batch of {len(batch.pixels)} crops does not fit into the memory of "
+                f"{self._device}; choose a smaller batch_size. What is finished is "
+                "kept, but a prediction with another batch_size starts anew.",
+                "batch_size",
+            ) from error
+
+    def _finish(self, tile: Tile, labels: NDArray[np.uint8]) -> PredictedTile:
+        if self._writer is not None:
+            self._writer.write(tile, labels)
+        self._done += 1
+        message = ""
+        if not self._warned and not labels.all():
+            self._warned = True
+            message = (
+                "The model's answer is not a number somewhere in rows "
+                f"{tile.box[0]} to {tile.box[2]} and columns {tile.box[1]} to "
+                f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
+            )
+        self._report(message)
+        return PredictedTile(tile.index, tile.box, labels, self._done, len(self.plan))
+
+    def _report(self, message: str = "") -> None:
+        self._on_progress(
+            Progress(
+                stage="predict",
+                done=self._done,
+                total=len(self.plan),
+                unit="tile",
+                message=message,
+            )
+        )
+
+
+def _config_of(model: nn.Module) -> ModelConfig:
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(
+            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
+            "known what it reads; build it with build_model or load_model.",
+            "model",
+        )
+    return config
+
+
+def predict(
+    source: Pyramid | str | Path,
+    model: nn.Module | str | Path,
+    config: PredictionConfig = DEFAULTS,
+    out: str | Path | None = None,
+    *,
+    on_progress: ProgressFn = ignore_progress,
+    should_stop: StopFn = never_stop,
+) -> PredictionRun:
+    """Predict a slide tile by tile.
+
+    Everything that can be wrong is checked here, before the first tile.
+
+    Parameters
+    ----------
+    source
+        The slide, opened or as a path.
+    model
+        A segmenter with a `ModelConfig` as ``config``, called as ``model(x, bboxes)``,
+        or the folder of one.
+    config
+        What to do.
+    out
+        Folder of the output, an OME-Zarr label image. An unfinished prediction of the
+        same slide by the same model and settings is continued. None: nothing is
+        written, the tiles are only handed out.
+    on_progress
+        Called with a `Progress` after each tile, in the iterating thread.
+    should_stop
+        Asked often; when true, the iteration ends and ``stopped`` is set.
+
+    Returns
+    -------
+    PredictionRun
+        Iterate over it to do the work.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot read this slide.
+    PyramidError
+        If the slide cannot be read.
+    CheckpointError
+        If the model folder cannot be read.
+    DeviceError
+        If the device is missing.
+    OutputError
+        If something else is at ``out``, it is in use, or it cannot be written.
+    """
+    if not isinstance(source, Pyramid):
+        from ..data.open import open_pyramid
+
+        source = open_pyramid(source)
+    if isinstance(model, nn.Module):
+        name = type(model).__name__
+    else:
+        from ..model.checkpoint import load_model
+
+        name = Path(model).name
+        model = load_model(model)
+    return PredictionRun(
+        source,
+        model,
+        config,
+        None if out is None else Path(out),
+        name,
+        on_progress,
+        should_stop,
+    )

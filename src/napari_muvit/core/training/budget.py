@@ -1,0 +1,121 @@
+"""How long a run lasts, and when it validates."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from torch.utils.data import Sampler
+
+from ..config import TrainingConfig
+
+VALIDATIONS = 8
+"""Validations that a run has at least."""
+VALIDATION_SHARE = 0.10
+"""Largest share of a time budget that goes into validation."""
+MAX_AUTO_EPOCH = 256
+"""Longest epoch, in steps, that is chosen without being asked for."""
+
+
+class Budget:
+    """What is left of a run.
+
+    Parameters
+    ----------
+    config
+        Limits of the run.
+    clock
+        Seconds; monotonic.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.seconds = math.inf if config.minutes is None else 60 * config.minutes
+        self.max_steps = config.steps or 0
+        self.steps_per_epoch = config.steps_per_epoch or _epoch_length(config)
+        if config.epochs is not None:
+            by_epochs = config.epochs * self.steps_per_epoch
+            self.max_steps = min(self.max_steps or by_epochs, by_epochs)
+        self._clock = clock
+        self._start = clock()
+        self._reserve = 0.0
+
+    def start(self) -> None:
+        """Count time from now."""
+        self._start = self._clock()
+
+    def reserve(self, seconds: float) -> None:
+        """Keep time back for the last validation."""
+        self._reserve = min(seconds, 0.05 * self.seconds)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def fraction(self, step: int) -> float:
+        """Finished share, 0 to 1, by the limit that comes first."""
+        by_time = self.elapsed / (self.seconds - self._reserve)
+        by_steps = step / self.max_steps if self.max_steps else 0.0
+        return min(1.0, max(by_time, by_steps))
+
+    def exhausted(self, step: int) -> bool:
+        """Whether the run is over after ``step`` steps."""
+        return self.fraction(step) >= 1.0
+
+    def stop_reason(self, step: int) -> str:
+        """Name the limit that ended the run."""
+        return "steps" if self.max_steps and step >= self.max_steps else "minutes"
+
+    def validation_batches(self, seconds_a_batch: float, wanted: int) -> int:
+        """Batches of a validation such that all of them fit the time budget's share."""
+        if math.isinf(self.seconds):
+            return wanted
+        each = VALIDATION_SHARE * self.seconds / (VALIDATIONS + 2)
+        return max(1, min(wanted, int(each / max(seconds_a_batch, 1e-6))))
+
+    def epoch_deadline(self, number: int) -> float:
+        """Latest end of epoch ``number`` (from 0), in seconds since the start.
+
+        The ends are shares of the whole budget: if each epoch had a length of its own,
+        late steps and validations would add up and cost a validation.
+        """
+        return self.seconds / (VALIDATIONS + 1) * (number + 1)
+
+
+def _epoch_length(config: TrainingConfig) -> int:
+    """Steps of an epoch that the user did not set."""
+    if config.steps is not None:
+        return max(1, min(MAX_AUTO_EPOCH, math.ceil(config.steps / VALIDATIONS)))
+    if config.minutes is not None and config.epochs is None:
+        # The clock ends the epochs: fast steps would otherwise validate more often
+        # than the time budget has validations for.
+        return sys.maxsize
+    return MAX_AUTO_EPOCH
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Batches of sample indices; an iteration is an epoch.
+
+    Indices count up over the whole run, so that no two steps draw the same places.
+    """
+
+    def __init__(self, budget: Budget, batch_size: int) -> None:
+        self.budget = budget
+        self.batch_size = batch_size
+        self.steps = 0
+        self.epochs = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        deadline = self.budget.epoch_deadline(self.epochs)
+        self.epochs += 1
+        for _ in range(self.budget.steps_per_epoch):
+            first = self.steps * self.batch_size
+            self.steps += 1
+            yield list(range(first, first + self.batch_size))
+            late = self.budget.elapsed >= deadline
+            if late or self.budget.exhausted(self.steps):
+                return

@@ -1,0 +1,134 @@
+"""What the pages say about a slide, in words and numbers. No Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.data.pyramid import Pyramid
+
+PREPARING = "Preparing … (longer the first time)"
+
+
+def place(path: Path) -> str:
+    """Return where a result lies, without the long beginning."""
+    folder = path.parent
+    try:
+        return f"in ~/{folder.relative_to(Path.home())}"
+    except ValueError:
+        return f"in {folder}"
+
+
+def length(micrometres: float) -> str:
+    """Return a length as people write it."""
+    if micrometres >= 10_000:
+        return f"{micrometres / 10_000:.1f} cm"
+    if micrometres >= 1000:
+        return f"{micrometres / 1000:.1f} mm"
+    if micrometres >= 10:
+        return f"{micrometres:.0f} µm"
+    return f"{micrometres:.3g} µm"
+
+
+def size_text(pyramid: Pyramid) -> str:
+    """Return width and height in pixels, and in lengths where they are known."""
+    height, width = pyramid.shape
+    words = f"{width:,} × {height:,} px".replace(",", "\u202f")
+    if pyramid.pixel_size is None:
+        return words
+    dy, dx = pyramid.pixel_size
+    return f"{words}  ({length(width * dx)} × {length(height * dy)})"
+
+
+def pixel_text(pyramid: Pyramid) -> str:
+    """Return the pixel size and where it is from."""
+    if pyramid.pixel_size is None:
+        return "unknown"
+    dy, dx = pyramid.pixel_size
+    if abs(dy - dx) <= 1e-3 * dx:
+        return f"{dx:.4g} µm  (from the layer's scale)"
+    return f"{dy:.4g} × {dx:.4g} µm  (y × x)"
+
+
+def channel_text(pyramid: Pyramid) -> str:
+    """Return the channels and the pixel type."""
+    count = pyramid.num_channels
+    names = "R, G, B" if pyramid.rgb else "1, grey" if count == 1 else f"{count}"
+    return f"{names}  ({pyramid.dtype})"
+
+
+def level_text(pyramid: Pyramid) -> str:
+    """Return the stored levels as factors."""
+    return ", ".join(f"{f:g}×" for f in pyramid.scale_factors)
+
+
+def scale_rows(
+    model: Mapping[str, Any], pyramid: Pyramid
+) -> list[tuple[str, str, str]]:
+    """Return (scale, pixel size, field of view) of each level that the model sees."""
+    size = pyramid.pixel_size
+    own = model.get("pixel_size")
+    pixel = own or (None if size is None else sum(size) / len(size))
+    rows = []
+    for factor in model["scale_factors"]:
+        pixels = model["crop_size"] * factor
+        if pixel is None:
+            rows.append((f"{factor:g}×", "–", f"{pixels:g} px"))
+        else:
+            rows.append(
+                (f"{factor:g}×", f"{pixel * factor:.3g}", length(pixels * pixel))
+            )
+    return rows
+
+
+def problems(model: Mapping[str, Any], pyramid: Pyramid) -> list[str]:
+    """Return what the user should know before training, one sentence each."""
+    found = [pyramid.note] if pyramid.note else []
+    if pyramid.pixel_size is None:
+        found.append(
+            "The layer has no length unit, so the pixel size is unknown and the model "
+            "works in pixels. Set layer.scale and layer.units to change that."
+        )
+    widest = model["crop_size"] * max(model["scale_factors"])
+    shortest = min(pyramid.shape)
+    if shortest < model["crop_size"]:
+        found.append(
+            f"The image is only {shortest} px high or wide; the model looks at "
+            f"{model['crop_size']} px at a time and pads the rest."
+        )
+    elif widest > shortest:
+        found.append(
+            f"The widest view ({widest:g} px) is larger than the image "
+            f"({shortest} px); the part outside is padded."
+        )
+    if len(pyramid.levels) == 1 and shortest > 8192:
+        found.append(
+            "The image has one level only; wider views are averaged from it, which "
+            "is slow at first. A pyramid (OME-Zarr) is faster."
+        )
+    size = pyramid.pixel_size
+    if size is not None and max(size) > 1.02 * min(size):
+        found.append(
+            "The pixels are not square; the model treats them as if they were."
+        )
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    seconds = max(0.0, seconds)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def training_text(metrics: Mapping[str, float], seconds_left: float | None) -> str:
+    """Return the status line of a training."""
+    parts = [f"step {metrics['step']:.0f}"] if "step" in metrics else []
+    parts += [f"loss {metrics['loss']:.2f}"] if "loss" in metrics else []
+    parts += [f"mDSC {metrics['mDSC']:.2f}"] if "mDSC" in metrics else []
+    parts += [f"{duration(seconds_left)} left"] if seconds_left is not None else []
+    return " · ".join(parts)

@@ -1,0 +1,173 @@
+"""Long work in a thread that napari knows, may ask to stop, and waits for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from napari.qt.threading import FunctionWorker, WorkerBaseSignals, create_worker
+from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import QObject, Signal
+
+from ..core.errors import Cancelled, MuvitError
+from ..core.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL = 0.05
+"""Seconds between two progress signals; events in between travel together."""
+
+
+class Task(Protocol):
+    """What a job runs, outside the GUI thread."""
+
+    def __call__(
+        self,
+        *,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+        tell: Callable[[object], None],
+    ) -> object:
+        """Do the work; ``tell`` hands anything but progress to the GUI thread."""
+
+
+class JobSignals(WorkerBaseSignals):  # type: ignore[misc]
+    """Signals of a `Job`; all of them arrive on the GUI thread."""
+
+    progress = Signal(object)  # a list of Progress, oldest first, none lost
+    told = Signal(object)  # whatever the task passed to ``tell``
+    succeeded = Signal(object)  # the result, also of a task stopped half-way
+    failed = Signal(object)  # the exception
+    cancelled = Signal()  # stopped before there was a result
+
+
+class Job(FunctionWorker[object]):  # type: ignore[misc]
+    """A worker that reports every error and can be stopped from any state.
+
+    The stock workers lose a RuntimeError (CUDA out of memory is one), and an aborted
+    generator does not run its ``finally``. This one catches everything itself and asks
+    the task to stop, so that the task cleans up.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.signals = JobSignals()
+        self.cancel = threading.Event()
+        self._pending: list[Progress] = []
+        self._reported = 0.0
+
+    def quit(self) -> None:
+        """Ask the task to stop; napari calls it when its window is closed."""
+        # Not super().quit(): that would swallow what a stopped training returns.
+        self.cancel.set()
+
+    def work(self) -> None:
+        """Run the task and say how it ended. Called in the worker thread."""
+        signals = self.signals
+        task = cast("Task", self._func)
+        try:
+            result = task(
+                on_progress=self._report,
+                should_stop=self.cancel.is_set,
+                tell=signals.told.emit,
+            )
+        except Cancelled:
+            self._flush()
+            signals.cancelled.emit()
+        except BaseException as error:  # noqa: BLE001 - a lost error is a stuck panel
+            self._flush()
+            signals.failed.emit(error)
+        else:
+            self._flush()
+            signals.succeeded.emit(result)
+
+    def _report(self, event: Progress) -> None:
+        self._pending.append(event)
+        if time.monotonic() - self._reported >= REPORT_INTERVAL:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._reported = time.monotonic()
+            self.signals.progress.emit(self._pending)
+            self._pending = []
+
+
+class JobRunner(QObject):
+    """Runs one job at a time and speaks for it in the panel."""
+
+    busy_changed = Signal(bool)
+    progressed = Signal(object)  # a list of Progress
+    said = Signal(str)  # a line for the status
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._job: Job | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way."""
+        return self._job is not None
+
+    def start(
+        self,
+        task: Task,
+        *,
+        on_success: Callable[[Any], None],
+        on_progress: Callable[[list[Progress]], None] | None = None,
+        on_told: Callable[[Any], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        """Start ``task`` in a thread; the callables run on the GUI thread."""
+        if self._job is not None:
+            raise RuntimeError("A job is under way; stop it first.")
+        job = create_worker(task, _worker_class=Job, _start_thread=False)
+        job.progress.connect(self.progressed)
+        for signal, slot in (
+            (job.progress, on_progress),
+            (job.told, on_told),
+            (job.succeeded, on_success),
+            (job.failed, self._on_failed),
+            (job.cancelled, self._on_cancelled),
+            (job.finished, on_end),
+            (job.finished, self._on_finished),
+        ):
+            if slot is not None:
+                signal.connect(slot)
+        self._job = job
+        self.busy_changed.emit(True)
+        job.start()
+
+    def stop(self) -> None:
+        """Ask the job to stop; what it has done is kept."""
+        if self._job is not None:
+            self._job.quit()
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.said.emit(_first_sentence(error))
+        if isinstance(error, MuvitError):
+            show_error(str(error))
+            return
+        logger.error("A MuViT job failed.", exc_info=error)
+        notification_manager.receive_error(type(error), error, error.__traceback__)
+
+    def _on_cancelled(self) -> None:
+        self.said.emit("Stopped.")
+
+    def _on_finished(self) -> None:
+        self._job = None
+        self.busy_changed.emit(False)
+
+
+def _first_sentence(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return text.split("\n")[0].split(". ")[0]
+
+
+def worker_threads() -> int:
+    """Threads for torch: one core is left for napari, else panning stutters."""
+    return max(1, (os.cpu_count() or 2) - 1)

@@ -1,0 +1,158 @@
+"""The loss curve, drawn with QPainter: no dependency and no second GL context."""
+
+from __future__ import annotations
+
+import math
+
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+from .ui import readable, theme_color
+
+Points = list[tuple[float, float]]
+
+TRAIN_COLOR, VALIDATION_COLOR = "#6080f0", "#f0a040"
+SMOOTHING = 0.1
+"""Share of a new value in the running mean of the training loss."""
+MAX_POINTS = 2000
+"""Points kept of a curve; beyond that every second one is dropped."""
+MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 34, 16, 8, 6
+
+
+class LossPlot(QWidget):
+    """Training loss as a line, validation loss as a line with dots."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setSizePolicy(
+            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.MinimumExpanding
+        )
+        self.setMinimumHeight(110)
+        self.setMaximumHeight(220)
+        self.setToolTip(
+            "Loss on the annotated regions (blue) and on annotated regions that were "
+            "held back (orange). Lower is better; when only the blue one falls, more "
+            "annotations help more than more time."
+        )
+        self.train: Points = []
+        self.validation: Points = []
+        self._stride = 1
+        self._seen = 0
+        self._mean: float | None = None
+
+    def sizeHint(self) -> QSize:
+        """Return a shape as in the mock: wide and low."""
+        return QSize(280, 150)
+
+    def clear(self) -> None:
+        """Forget both curves."""
+        self.train, self.validation = [], []
+        self._stride, self._seen, self._mean = 1, 0, None
+        self.update()
+
+    def add_train(self, step: float, loss: float) -> None:
+        """Add a training loss; shown as a running mean. NaN and inf are left out."""
+        if not math.isfinite(loss):
+            return
+        self._mean = (
+            loss if self._mean is None else self._mean + SMOOTHING * (loss - self._mean)
+        )
+        self._seen += 1
+        if self._seen % self._stride == 0:
+            self.train.append((step, self._mean))
+        if len(self.train) > MAX_POINTS:
+            self.train = self.train[::2]
+            self._stride *= 2
+        self.update()
+
+    def add_validation(self, step: float, loss: float) -> None:
+        """Add a validation loss."""
+        if math.isfinite(loss):
+            self.validation.append((step, loss))
+            self.update()
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw frame, axis numbers and curves."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.fillRect(self.rect(), theme_color("foreground"))
+        area = QRectF(self.rect()).adjusted(
+            MARGIN_LEFT, MARGIN_TOP, -MARGIN_RIGHT, -MARGIN_BOTTOM
+        )
+        font = painter.font()
+        font.setPixelSize(10)
+        painter.setFont(font)
+        points = self.train + self.validation
+        if not points:
+            painter.setPen(theme_color("icon"))
+            painter.drawText(
+                self.rect(),
+                Qt.AlignmentFlag.AlignCenter,
+                "The loss appears here during training.",
+            )
+            return
+        low, high = _limits([loss for _, loss in points])
+        last = max(max(step for step, _ in points), 1.0)
+        self._draw_axes(painter, area, low, high, last)
+        blue = readable(QColor(TRAIN_COLOR))
+        orange = readable(QColor(VALIDATION_COLOR))
+        scale = (low, high, last)
+        self._draw_curve(painter, area, self.train, scale, blue)
+        self._draw_curve(painter, area, self.validation, scale, orange, dots=True)
+
+    def _draw_axes(
+        self, painter: QPainter, area: QRectF, low: float, high: float, last: float
+    ) -> None:
+        for share in (0.0, 0.5, 1.0):
+            y = area.bottom() - share * area.height()
+            painter.setPen(QPen(theme_color("secondary"), 1))
+            painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y))
+            painter.setPen(theme_color("text"))
+            painter.drawText(
+                QRectF(0, y - 7, MARGIN_LEFT - 4, 14),
+                Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
+                f"{low + share * (high - low):.2f}",
+            )
+        below = QRectF(area.left(), area.bottom() + 1, area.width(), MARGIN_BOTTOM - 1)
+        painter.drawText(below, Qt.AlignmentFlag.AlignLeft, "step 0")
+        painter.drawText(below, Qt.AlignmentFlag.AlignRight, f"{last:.0f}")
+        legend = area.adjusted(0, 2, -4, 0)
+        painter.setPen(readable(QColor(VALIDATION_COLOR)))
+        painter.drawText(legend, Qt.AlignmentFlag.AlignRight, "validation")
+        width = painter.fontMetrics().horizontalAdvance("validation   ")
+        painter.setPen(readable(QColor(TRAIN_COLOR)))
+        painter.drawText(
+            legend.adjusted(0, 0, -width, 0), Qt.AlignmentFlag.AlignRight, "train"
+        )
+
+    @staticmethod
+    def _draw_curve(
+        painter: QPainter,
+        area: QRectF,
+        points: Points,
+        scale: tuple[float, float, float],
+        color: QColor,
+        *,
+        dots: bool = False,
+    ) -> None:
+        low, high, last = scale
+        placed = [
+            QPointF(
+                area.left() + step / last * area.width(),
+                area.bottom() - (loss - low) / (high - low) * area.height(),
+            )
+            for step, loss in points
+        ]
+        painter.setPen(QPen(color, 2))
+        painter.drawPolyline(QPolygonF(placed))
+        if dots:
+            painter.setBrush(color)
+            for point in placed:
+                painter.drawEllipse(point, 2.5, 2.5)
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high - low > 1e-3 else (low - 0.05, high + 0.05)

@@ -1,0 +1,74 @@
+"""Where results go: beside the image, or in the user's data folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from qtpy.QtCore import QStandardPaths
+
+
+def user_folder() -> Path:
+    """Return this user's folder for results of images that lie in memory."""
+    base = QStandardPaths.writableLocation(
+        QStandardPaths.StandardLocation.GenericDataLocation
+    )
+    return Path(base) / "napari-muvit"
+
+
+def cache_folder() -> Path:
+    """Return this user's folder for what can be made again."""
+    base = QStandardPaths.writableLocation(
+        QStandardPaths.StandardLocation.GenericCacheLocation
+    )
+    return Path(base) / "napari-muvit"
+
+
+def result_folder(image_path: Path | None) -> Path:
+    """Return the image's folder where it can be written, else the user's."""
+    if image_path is not None and not _in_cache(image_path):
+        folder = image_path.parent
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return folder
+    return user_folder()
+
+
+def _in_cache(path: Path) -> bool:
+    """Whether it is a sample: a cache may be emptied, results in it would be lost."""
+    return path.absolute().is_relative_to(cache_folder().absolute())
+
+
+def file_stem(name: str, image_path: Path | None) -> str:
+    """Return a plain file name for a layer."""
+    of_file = image_path is not None and not _in_cache(image_path)
+    stem = image_path.name if image_path is not None and of_file else name
+    for suffix in (".zarr", ".ome", ".tiff", ".tif", ".svs", ".ndpi", ".png", ".npy"):
+        stem = stem.removesuffix(suffix)
+    return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "image"
+
+
+def model_folder(
+    name: str, image_path: Path | None, now: datetime | None = None
+) -> Path:
+    """Return a new folder name for a model: image and time, never taken before."""
+    stamp = (now or datetime.now().astimezone()).strftime("%Y-%m-%d_%H-%M-%S")
+    stem = f"{file_stem(name, image_path)}_muvit-model_{stamp}"
+    folder = result_folder(image_path)
+    return next(p for p in _numbered(folder, stem, "") if not p.exists())
+
+
+def prediction_paths(name: str, image_path: Path | None) -> Iterator[Path]:
+    """Yield ``<name>_muvit.zarr``, then ``_2``, ``_3``, ... for one image."""
+    stem = f"{file_stem(name, image_path)}_muvit"
+    return _numbered(result_folder(image_path), stem, ".zarr")
+
+
+def _numbered(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    yield folder / f"{stem}{suffix}"
+    number = 2
+    while True:
+        yield folder / f"{stem}_{number}{suffix}"
+        number += 1

@@ -1,0 +1,152 @@
+"""What the four pages share. No Qt, no napari, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.config import (
+    BACKGROUND_COLOR,
+    DEFAULT_COLORS,
+    ModelConfig,
+    TrainingConfig,
+    preset,
+)
+from ..core.data.pyramid import Pyramid
+from ..core.errors import AnnotationError
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClass:
+    """A class that the user tells apart."""
+
+    name: str
+    color: str
+    """``#rrggbb``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A model folder that can be predicted with or started from."""
+
+    path: Path
+    config: ModelConfig
+    title: str
+    """What the list shows."""
+
+
+def _starting_classes() -> list[LabelClass]:
+    return [
+        LabelClass("background", BACKGROUND_COLOR),
+        LabelClass("class 1", DEFAULT_COLORS[0]),
+    ]
+
+
+@dataclass(slots=True)
+class PanelState:
+    """The choices made so far."""
+
+    classes: list[LabelClass] = field(default_factory=_starting_classes)
+    current: int = 1
+    """Index of the class that is drawn next."""
+    touched: bool = False
+    """Whether the user (not the panel) made the class list."""
+    preset: str = "tiny"
+    start: SavedModel | None = None
+    """The model that training starts from; None: a new one of the preset."""
+    models: list[SavedModel] = field(default_factory=list)
+    """Newest first."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """Colour of each class."""
+        return {c.name: c.color for c in self.classes}
+
+    @property
+    def current_name(self) -> str:
+        """Name of the class that is drawn next, or nothing."""
+        return self.classes[self.current].name if self.classes else ""
+
+    def add_class(self, name: str | None = None, color: str | None = None) -> None:
+        """Append a class with a free name and colour, and make it the current one."""
+        used = {c.color for c in self.classes}
+        free = [c for c in DEFAULT_COLORS if c not in used] or list(DEFAULT_COLORS)
+        number = len(self.classes)
+        while name is None or name in self.names:
+            name = f"class {number}"
+            number += 1
+        self.classes.append(LabelClass(name, color or free[0]))
+        self.current = len(self.classes) - 1
+        self.touched = True
+
+    def rename_class(self, index: int, name: str) -> bool:
+        """Give a class another name; False when it is empty or taken."""
+        name = name.strip()
+        if not name or name in self.names:
+            return False
+        self.classes[index] = replace(self.classes[index], name=name)
+        self.touched = True
+        return True
+
+    def recolor_class(self, index: int, color: str) -> None:
+        """Give a class another colour."""
+        self.classes[index] = replace(self.classes[index], color=color)
+
+    def remove_class(self, index: int) -> None:
+        """Take a class out."""
+        del self.classes[index]
+        self.current = max(0, min(self.current, len(self.classes) - 1))
+        self.touched = True
+
+    def propose_classes(self, classes: list[LabelClass]) -> None:
+        """Take over the classes of a label image, unless the user made a list."""
+        if not self.touched and classes:
+            self.classes = list(classes)
+            self.current = 0
+
+    @property
+    def network(self) -> tuple[str, Mapping[str, Any]]:
+        """Name and settings of the network that training would make."""
+        if self.start is not None:
+            return self.start.title, self.start.config.to_dict()
+        return self.preset, preset(self.preset).model
+
+    def remember(self, model: SavedModel) -> None:
+        """Put a model first in the list."""
+        others = [m for m in self.models if m.path != model.path]
+        self.models = [model, *others]
+
+    def new_model(self, pyramid: Pyramid) -> ModelConfig:
+        """Return the network of the chosen preset for this slide and these classes."""
+        if len(self.classes) < 2:
+            raise AnnotationError(
+                f"{len(self.classes)} class is too few; at least two are needed. "
+                "Add the classes that you want to tell apart on the Annotate page."
+            )
+        size = pyramid.pixel_size
+        values: dict[str, Any] = {
+            **preset(self.preset).model,
+            "in_channels": pyramid.num_channels,
+            "num_classes": len(self.classes),
+            "class_names": self.names,
+            "class_colors": tuple(c.color for c in self.classes),
+            "pixel_size": None if size is None else sum(size) / len(size),
+        }
+        return ModelConfig(**values)
+
+    def training(self, minutes: float, num_threads: int) -> TrainingConfig:
+        """Return the training of the chosen preset."""
+        return TrainingConfig(
+            **{
+                **preset(self.preset).training,
+                "minutes": minutes,
+                "num_threads": num_threads,
+            }
+        )

@@ -1,0 +1,302 @@
+"""Step 3: train for a few minutes and watch the loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QDoubleSpinBox,
+    QFileDialog,
+    QHBoxLayout,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..core.config import PRESETS, ModelConfig
+from ..core.data.annotations import Annotations, Polygon
+from ..core.data.pyramid import Pyramid
+from ..core.errors import AnnotationError, MuvitError
+from ..core.geometry import Box
+from ..core.model.checkpoint import read_config
+from ..core.progress import Progress
+from . import describe
+from .job import JobRunner, worker_threads
+from .loss_plot import LossPlot
+from .places import model_folder
+from .state import PanelState, SavedModel
+from .tasks import TrainTask
+from .ui import Combo, Warning_, button, form, text
+
+if TYPE_CHECKING:
+    from ..core.training import TrainingResult
+
+NEW_MODEL = "a new model"
+DEFAULT_MINUTES = 30.0
+"""For presets that name none."""
+
+
+class TrainPage(QWidget):
+    """Preset, start, minutes, and the loss curve."""
+
+    network_changed = Signal()
+    trained = Signal(object)  # SavedModel
+
+    def __init__(
+        self,
+        state: PanelState,
+        runner: JobRunner,
+        pyramid: Callable[[], Pyramid],
+        annotations: Callable[[], Annotations],
+    ) -> None:
+        super().__init__()
+        self.state = state
+        self.runner = runner
+        self._pyramid = pyramid
+        self._annotations = annotations
+        self._started = 0.0
+        self._metrics: dict[str, float] = {}
+        self.start_from = Combo(
+            "Start from a model that knows similar tissue, or from nothing."
+        )
+        self.preset = Combo("How large the model is.")
+        self.summary = text()
+        self.minutes = self._make_minutes()
+        self.minutes.setValue(self._usual_minutes())
+        self.train_button = button(
+            "Start training", self.train, "Train on the annotated regions"
+        )
+        self.plot = LossPlot()
+        self.result = text()
+        self.problem = Warning_()
+        self._fill()
+        self._lay_out()
+        runner.busy_changed.connect(self._on_busy)
+
+    @staticmethod
+    def _make_minutes() -> QDoubleSpinBox:
+        box = QDoubleSpinBox()
+        box.setRange(0.1, 10_000)
+        box.setDecimals(1)
+        box.setSuffix(" min")
+        box.setToolTip(
+            "How long to train. You can stop earlier: the best model so far is kept."
+        )
+        return box
+
+    def _fill(self) -> None:
+        for name in PRESETS:
+            self.preset.addItem(name, name)
+        self.preset.setCurrentIndex(list(PRESETS).index(self.state.preset))
+        self.preset.currentIndexChanged.connect(self._on_preset)
+        self.show_models()
+        self.start_from.currentIndexChanged.connect(self._on_start_from)
+        self._describe()
+
+    def _lay_out(self) -> None:
+        browse = button("…", self.browse, "Choose the folder of a saved model")
+        browse.setMaximumWidth(32)
+        chooser = QWidget()
+        line = QHBoxLayout(chooser)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.addWidget(self.start_from)
+        line.addWidget(browse)
+        top = form()
+        top.addRow("start from", chooser)
+        top.addRow("preset", self.preset)
+        top.addRow("time", self.minutes)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(top)
+        layout.addWidget(self.summary)
+        layout.addWidget(self.train_button)
+        layout.addWidget(self.problem)
+        layout.addWidget(self.plot)
+        layout.addWidget(self.result)
+        layout.addStretch(1)
+
+    # ---- choices
+
+    def show_models(self) -> None:
+        """Offer the known models as a start."""
+        chosen = self.start_from.currentData()
+        self.start_from.blockSignals(True)
+        self.start_from.clear()
+        self.start_from.addItem(NEW_MODEL, None)
+        for model in self.state.models:
+            self.start_from.addItem(model.title, str(model.path))
+        self.start_from.setCurrentIndex(max(0, self.start_from.findData(chosen)))
+        self.start_from.blockSignals(False)
+
+    def browse(self) -> None:
+        """Let the user pick a model folder to start from."""
+        folder = QFileDialog.getExistingDirectory(self, "Folder of a saved model")
+        if folder:
+            self.use_start(Path(folder))
+
+    def use_start(self, folder: Path) -> None:
+        """Start from the model in ``folder``."""
+        try:
+            config = read_config(folder)
+        except MuvitError as error:
+            self.problem.say(str(error))
+            return
+        self.problem.say("")
+        self.state.remember(SavedModel(folder, config, folder.name))
+        self.show_models()
+        self.start_from.setCurrentIndex(self.start_from.findData(str(folder)))
+
+    def _start(self) -> SavedModel | None:
+        path = self.start_from.currentData()
+        return next((m for m in self.state.models if str(m.path) == path), None)
+
+    def _on_preset(self) -> None:
+        self.state.preset = self.preset.currentData()
+        self.minutes.setValue(self._usual_minutes())
+        self._describe()
+        self.network_changed.emit()
+
+    def _usual_minutes(self) -> float:
+        training = PRESETS[self.state.preset].training
+        return float(training.get("minutes", DEFAULT_MINUTES))
+
+    def _on_start_from(self) -> None:
+        self.state.start = self._start()
+        self.preset.setEnabled(self.state.start is None)
+        self._describe()
+        self.network_changed.emit()
+
+    def _describe(self) -> None:
+        start = self._start()
+        model = PRESETS[self.state.preset].model
+        factors = start.config.scale_factors if start else model["scale_factors"]
+        scales = ", ".join(f"{f:g}×" for f in factors)
+        if start is None:
+            summary = PRESETS[self.state.preset].summary
+            words = f"{summary[0].upper()}{summary[1:]}. Sees every point at {scales}."
+        else:
+            names = ", ".join(start.config.names)
+            words = f"This model knows {names}. Sees every point at {scales}."
+        self.summary.setText(words)
+
+    def _model(self, pyramid: Pyramid) -> ModelConfig:
+        start = self._start()
+        wanted = self.state.new_model(pyramid)
+        if start is None:
+            return wanted
+        # The user's classes on the start's network: weights that fit are taken over.
+        return dataclasses.replace(
+            start.config,
+            num_classes=wanted.num_classes,
+            class_names=wanted.class_names,
+            class_colors=wanted.class_colors,
+            background=wanted.background,
+            zero_is_background=False,
+        )
+
+    # ---- training
+
+    def train(self) -> None:
+        """Start training on what the first two pages say."""
+        self.problem.say("")
+        self.result.setText("")
+        try:
+            pyramid = self._pyramid()
+            start = self._start()
+            annotations = self._annotations()
+            _check_place(annotations, pyramid)
+            task = TrainTask(
+                image=pyramid,
+                annotations=annotations,
+                config=self.state.training(self.minutes.value(), worker_threads()),
+                model=self._model(pyramid),
+                start=start.path if start else None,
+                out=model_folder(pyramid.name, pyramid.path),
+            )
+        except MuvitError as error:
+            self.problem.say(str(error))
+            self.runner.said.emit("Not started.")  # not what an earlier run said
+            return
+        self.problem.say(_missing_classes(annotations, self.state.names))
+        self.plot.clear()
+        self._metrics = {}
+        self._started = time.monotonic()
+        self.runner.said.emit(describe.PREPARING)
+        self.runner.start(
+            task, on_success=self._on_trained, on_progress=self._on_progress
+        )
+
+    def _on_progress(self, events: list[Progress]) -> None:
+        left: float | None = None
+        message = ""
+        for event in events:
+            self._metrics.update(event.metrics)
+            step = self._metrics.get("step", 0.0)
+            if event.stage == "train" and "loss" in event.metrics:
+                self.plot.add_train(step, event.metrics["loss"])
+            elif event.stage == "validate" and "val_loss" in event.metrics:
+                self.plot.add_validation(step, event.metrics["val_loss"])
+            message = event.message or message
+            left = self._seconds_left(event)
+        words = describe.training_text(self._metrics, left)
+        self.runner.said.emit(words or message or describe.PREPARING)
+
+    def _seconds_left(self, event: Progress) -> float | None:
+        if event.unit == "s":
+            return event.total - event.done
+        if event.stage != "train" or event.done <= 0:
+            return None
+        spent = time.monotonic() - self._started
+        return spent * (event.total - event.done) / event.done
+
+    def _on_trained(self, result: TrainingResult) -> None:
+        quality = result.best.get("mDSC")
+        known = "" if quality is None else f" · mDSC {quality:.2f}"
+        title = f"trained {time.strftime('%H:%M')}{known}"
+        model = SavedModel(Path(result.model_path), result.config, title)
+        self.state.remember(model)
+        self.show_models()
+        ended = "Stopped" if result.stopped == "stopped" else "Done"
+        self.runner.said.emit(f"{ended}{known}")
+        self.result.setText(
+            f"{ended}. The best model is kept as {model.path.name} "
+            f"{describe.place(model.path)}. Go on with 4 Predict."
+        )
+        self.result.setToolTip(str(model.path))
+        self.problem.say("\n".join(result.notes))
+        self.trained.emit(model)
+
+    def _on_busy(self, busy: bool) -> None:
+        self.train_button.setEnabled(not busy)
+
+
+def _check_place(annotations: Annotations, pyramid: Pyramid) -> None:
+    """Raise `AnnotationError` when no annotation lies upon the slide."""
+    slide = Box((0.0, 0.0), tuple(float(n) for n in pyramid.shape))
+    if not annotations.touches(slide):
+        raise AnnotationError(
+            f"All annotations lie outside the image {pyramid.name!r}. Outline regions "
+            "upon it, or give the annotation layer the image's scale and translate."
+        )
+
+
+def _missing_classes(annotations: Annotations, names: Sequence[str]) -> str:
+    """Return which classes nothing was marked as, in words."""
+    marked: set[int] = set()
+    for item in annotations.items:
+        if isinstance(item, Polygon):
+            marked.add(item.label)
+        else:
+            marked.update((item.values or {}).values())
+    missing = [n for k, n in enumerate(names, start=1) if k not in marked]
+    if not missing:
+        return ""
+    one = len(missing) == 1
+    return (
+        f"Nothing is annotated as {', '.join(missing)}: the model cannot learn "
+        f"{'this class' if one else 'these classes'}."
+    )

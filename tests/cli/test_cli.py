@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_muvit.cli import main
+
+STEPS = ["--steps", "4", "--batch", "2", "--epoch-steps", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    assert main(["synthetic", str(folder / "s"), "--images", "2", "--size", "256"]) == 0
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 255, (150, 170, 3), dtype=np.uint8)
+    labels = (rgb[..., 0] > 128).astype(np.uint8)
+    tifffile.imwrite(folder / "rgb.tif", rgb)
+    tifffile.imwrite(folder / "rgb_labels.tif", labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    out = data / "model"
+    code = main([
+        "finetune", "--images", str(data / "s/000_image.zarr"),
+        "--labels", str(data / "s/000_labels.zarr"), "--out", str(out), *STEPS,
+    ])  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_from_slides_to_scores(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, labels = str(data / "s/001_image.zarr"), str(data / "s/001_labels.zarr")
+    out = data / "predictions"
+    assert main(["predict", image, "--model", str(model), "--out", str(out)]) == 0
+    capsys.readouterr()
+    # A finished prediction is left as it is.
+    assert main(["predict", image, "--model", str(model), "--out", str(out)]) == 0
+    assert "Already complete" in capsys.readouterr().out
+    scores = data / "scores.json"
+    code = main([
+        "evaluate", "--prediction", str(out / "001_image.zarr"), "--labels", labels,
+        "--json", str(scores),
+    ])  # fmt: skip
+    assert code == 0
+    assert "mDSC" in capsys.readouterr().out
+    names = [row["name"] for row in json.loads(scores.read_text())["classes"]]
+    assert names == ["background", "outer", "inner"]
+
+
+def test_rgb_tiff_with_zero_as_background(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([
+        "finetune", "--images", str(data / "rgb.tif"),
+        "--labels", str(data / "rgb_labels.tif"), "--zero-is-background",
+        "--out", str(data / "rgb_model"), "--levels", "1,2", "--crop", "32", *STEPS,
+    ])  # fmt: skip
+    assert code == 0
+    code = main([
+        "predict", str(data / "rgb.tif"), "--model", str(data / "rgb_model"),
+        "--out", str(data / "rgb_out"), "--region", "0,0,40,40",
+    ])  # fmt: skip
+    assert code == 0
+    capsys.readouterr()
+    code = main([
+        "evaluate", "--prediction", str(data / "rgb_out/rgb.zarr"),
+        "--labels", str(data / "rgb_labels.tif"), "--zero-is-background",
+    ])  # fmt: skip
+    assert code == 0
+    assert "background" in capsys.readouterr().out
+
+
+def test_info(data: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json", str(data / "s/000_image.zarr")]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["shape"] == [256, 256]
+    assert facts["pixel_size"] == [0.5, 0.5]
+    assert main(["info", str(data / "s/000_labels.zarr")]) == 0
+    assert "classes: 1 background, 2 outer, 3 inner" in capsys.readouterr().out
+    assert main(["info", str(model)]) == 0
+    assert "outer, inner" in capsys.readouterr().out
+    assert main(["info", "--presets", "--json"]) == 0
+    presets = json.loads(capsys.readouterr().out)["presets"]
+    assert 34.3e6 < presets["paper"]["parameters"] < 35.7e6
+
+
+def test_dry_run_changes_nothing(data: Path, model: Path) -> None:
+    image, labels = str(data / "s/000_image.zarr"), str(data / "s/000_labels.zarr")
+    code = main([
+        "finetune", "--images", image, "--labels", labels, "--out", str(data / "none"),
+        "--dry-run", "--preset", "small",
+    ])  # fmt: skip
+    assert code == 0
+    assert not (data / "none").exists()
+    assert main(["predict", image, "--model", str(model), "--out", str(data / "none2"),
+                 "--dry-run"]) == 0  # fmt: skip
+    assert not (data / "none2").exists()
+
+
+def test_config_file_and_start(data: Path, model: Path) -> None:
+    file = data / "config.json"
+    file.write_text(json.dumps({"model": {}, "training": {"learning_rate": 1e-5}}))
+    image, labels = str(data / "s/000_image.zarr"), str(data / "s/000_labels.zarr")
+    code = main([
+        "finetune", "--images", image, "--labels", labels, "--out", str(data / "next"),
+        "--start", str(model), "--config", str(file), *STEPS,
+    ])  # fmt: skip
+    assert code == 0
+    stored = json.loads((data / "next/config.json").read_text())
+    assert stored["training"]["config"]["learning_rate"] == 1e-5
+
+
+MISTAKES = {
+    "missing image": (["info", "nowhere.zarr"], "nowhere.zarr"),
+    "no image": (["info", "{s}/../text.txt"], "text.txt"),
+    "missing model": (
+        ["predict", "{s}/000_image.zarr", "--model", "nowhere", "--out", "{tmp}/o"],
+        "no model folder",
+    ),
+    "label shape": (
+        ["finetune", "--images", "{s}/000_image.zarr",
+         "--labels", "{s}/../rgb_labels.tif", "--out", "{tmp}/m"],
+        "same shape",
+    ),
+    "channels": (
+        ["predict", "{s}/../rgb.tif", "--model", "{model}", "--out", "{tmp}/o"],
+        "channel",
+    ),
+    "class": (
+        ["finetune", "--images", "{s}/000_image.zarr", "--labels",
+         "{s}/000_labels.zarr", "--classes", "a,b", "--out", "{tmp}/m"],
+        "the class 3",
+    ),
+    "foreign output": (
+        ["finetune", "--images", "{s}/000_image.zarr", "--labels",
+         "{s}/000_labels.zarr", "--out", "{s}"],
+        "other files",
+    ),
+    "out is a zarr": (
+        ["predict", "{s}/000_image.zarr", "--model", "{model}", "--out",
+         "{s}/000_image.zarr"],
+        "itself a .zarr",
+    ),
+    "region": (
+        ["predict", "{s}/000_image.zarr", "--model", "{model}", "--out", "{tmp}/o",
+         "--region", "9,9,5,5"],
+        "region",
+    ),
+    "levels": (
+        ["finetune", "--images", "{s}/000_image.zarr", "--labels",
+         "{s}/000_labels.zarr", "--out", "{tmp}/m", "--levels", "1,x"],
+        "levels",
+    ),
+    "out in a zarr": (
+        ["predict", "{s}/000_image.zarr", "--model", "{model}", "--out",
+         "{s}/001_image.zarr/below"],
+        "lies inside one",
+    ),
+    "pixel size": (
+        ["predict", "{s}/000_image.zarr", "--model", "{model}", "--out", "{tmp}/o",
+         "--pixel-size", "nan"],
+        "pixel size nan",
+    ),
+    "a name that no disk takes": (["info", "n" * 300], "name"),
+    "seed": (
+        ["finetune", "--images", "{s}/000_image.zarr", "--labels",
+         "{s}/000_labels.zarr", "--out", "{tmp}/m", "--seed", "-1"],
+        "seed",
+    ),
+    "device": (
+        ["predict", "{s}/000_image.zarr", "--model", "{model}", "--out", "{tmp}/o",
+         "--device", "cuda:9"],
+        "cuda:9",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    name: str,
+    data: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (data / "text.txt").write_text("no image")
+    words, expected = MISTAKES[name]
+    fill = {"s": str(data / "s"), "model": str(model), "tmp": str(tmp_path)}
+    assert main([word.format(**fill) for word in words]) == 2
+    lines = [
+        line
+        for line in capsys.readouterr().err.replace("\r", "\n").splitlines()
+        if line.startswith("napari-muvit:")
+    ]
+    assert len(lines) == 1
+    assert expected in lines[0]
+
+
+def test_a_read_only_or_full_output(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(data / "s/000_image.zarr")
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "below")
+    assert main(["predict", image, "--model", str(model), "--out", out]) == 2
+    assert main(["finetune", "--images", image, "--labels",
+                 str(data / "s/000_labels.zarr"), "--out", out]) == 2  # fmt: skip
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_keeps_the_model(data: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "napari_muvit.cli", "finetune",
+        "--images", str(data / "s/000_image.zarr"),
+        "--labels", str(data / "s/000_labels.zarr"),
+        "--out", str(tmp_path / "m"), "--steps", "100000", "--epoch-steps", "2",
+        "--batch", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "m/config.json").exists():
+            assert time.monotonic() < deadline, "no model within two minutes"
+            assert process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    from napari_muvit.core import load_model
+
+    load_model(tmp_path / "m")
+
+
+def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    # argparse writes all of the usage, forty lines for finetune.
+    with pytest.raises(SystemExit) as stop:
+        main(
+            ["finetune", "--images", "a", "--labels", "b", "--out", "m", "--crop", "x"]
+        )
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--crop" in error
+
+
+def test_dry_runs_print_json_alone(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, labels = str(data / "s/000_image.zarr"), str(data / "s/000_labels.zarr")
+    common = ["--out", str(tmp_path / "o"), "--dry-run", "--json"]
+    capsys.readouterr()
+    assert main(["predict", image, "--model", str(model), *common]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["tiles"] == 1
+    assert main(["finetune", "--images", image, "--labels", labels, *common,
+                 "--minutes", "1"]) == 0  # fmt: skip
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["config"]["class_names"] == ["background", "outer", "inner"]
+
+
+def test_a_dry_run_checks_the_output_and_the_validation(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, labels = str(data / "s/000_image.zarr"), str(data / "s/000_labels.zarr")
+    common = ["finetune", "--images", image, "--labels", labels, "--dry-run"]
+    assert main([*common, "--out", str(model)]) == 2
+    assert "holds a model already" in capsys.readouterr().err
+    assert main([*common, "--out", str(tmp_path / "m"), "--val-images", image]) == 2
+    assert "for validation" in capsys.readouterr().err
+
+
+def test_going_on_keeps_the_way_to_read_labels(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without the flag, label 1 was trained as the class "background" of the start.
+    image, labels = str(data / "rgb.tif"), str(data / "rgb_labels.tif")
+    files = ["finetune", "--images", image, "--labels", labels, "--crop", "32", *STEPS]
+    first = str(tmp_path / "a")
+    assert main([*files, "--levels", "1", "--zero-is-background", "--out", first]) == 0
+    capsys.readouterr()
+    again = [*files[:5], "--start", first, "--out", str(tmp_path / "b")]
+    assert main([*again, "--dry-run", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["config"]["zero_is_background"] is True
+    assert facts["notes"] == []
+    # Another number of classes is a wish of the user, not a contradiction.
+    assert main([*again, "--dry-run", "--json", "--classes", "a, b,c"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["config"]["class_names"] == ["a", "b", "c"]
+
+
+def test_the_seed_of_a_config_file_counts(data: Path, tmp_path: Path) -> None:
+    # The option's default won over the file.
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"training": {"seed": 7, "device": "cpu"}}))
+    code = main([
+        "finetune", "--images", str(data / "s/000_image.zarr"),
+        "--labels", str(data / "s/000_labels.zarr"), "--out", str(tmp_path / "m"),
+        "--config", str(file), "--crop", "32", *STEPS[:-2],
+    ])  # fmt: skip
+    assert code == 0
+    stored = json.loads((tmp_path / "m/config.json").read_text())
+    assert stored["training"]["config"]["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    "text", ['{"model": []}', '{"model": {"foo": 1}}', '{"training": null}', "[]"]
+)
+def test_a_config_file_of_another_form(
+    text: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    code = main([
+        "finetune", "--images", str(data / "s/000_image.zarr"),
+        "--labels", str(data / "s/000_labels.zarr"), "--out", str(tmp_path / "m"),
+        "--config", str(file),
+    ])  # fmt: skip
+    assert code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_of_long_work_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # While torch loads or labels are scanned, nobody catches the signal.
+    def interrupted(_arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_muvit.cli.run_info", interrupted)
+    assert main(["info", "x"]) == 130
+    assert "Stopped" in capsys.readouterr().err

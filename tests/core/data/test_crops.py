@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from napari_muvit.core.data.crops import estimate_background, estimate_normalisation
+from napari_muvit.core.data.open import open_pyramid
+
+
+def test_the_background_of_a_slide_with_a_border_of_nan() -> None:
+    # numpy warned of an all-NaN slice on the user's terminal.
+    pixels = np.full((40, 40), np.nan, dtype=np.float32)
+    pixels[10:30, 10:30] = np.arange(400).reshape(20, 20)
+    slide = open_pyramid(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numbers = estimate_normalisation(slide, "percentile")
+        assert estimate_background(slide, numbers) == (0.0,)

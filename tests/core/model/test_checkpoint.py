@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_muvit.core.config import ModelConfig
+from napari_muvit.core.errors import CheckpointError, OutputError
+from napari_muvit.core.model.checkpoint import (
+    load_matching,
+    load_model,
+    read_config,
+    save_model,
+    weights_hash,
+)
+from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
+
+CONFIG = ModelConfig(
+    decoder="pyramid", scale_factors=(1, 4), crop_size=32, embed_dim=32, depth=1,
+    num_heads=2, num_classes=3, class_names=("background", "a", "b"), pixel_size=0.5,
+    pyramid_channels=(8, 8, 8, 8), background_value=(0.25,),
+)  # fmt: skip
+
+
+@pytest.fixture
+def model() -> MuViTSegmenter:
+    torch.manual_seed(0)
+    return build_model(CONFIG).eval()
+
+
+def test_round_trip(model: MuViTSegmenter, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "m", metrics={"mDSC": 0.5})
+    again = load_model(tmp_path / "m")
+    assert again.config == CONFIG
+    assert weights_hash(again) == weights_hash(model)
+    x, box = torch.rand(1, 2, 1, 32, 32), torch.tensor([[[[0.0, 0], [32, 32]]] * 2])
+    box[:, 1, 1] = 128
+    assert torch.equal(model(x, box), again(x, box))
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "README.md", "config.json", "model.safetensors",
+    ]  # fmt: skip
+    assert "background, a, b" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_refusals(model: MuViTSegmenter, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model folder"):
+        load_model(tmp_path)
+    folder = save_model(model, tmp_path / "m")
+    file = folder / "config.json"
+    content = json.loads(file.read_text())
+    for change, message in [
+        ({"format_version": 99}, "Update napari-muvit"),
+        ({"kind": "Something"}, "holds a Something"),
+        ({"config": {**content["config"], "magic": 1}}, "does not know magic"),
+        ({"config": {**content["config"], "embed_dim": 64}}, "does not fit"),
+        ({"config": {**content["config"], "in_channels": 3,
+                     "background_value": None}}, "does not fit"),
+    ]:  # fmt: skip
+        file.write_text(json.dumps({**content, **change}))
+        with pytest.raises(CheckpointError, match=message):
+            load_model(folder)
+    file.write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_config(folder)
+    file.write_text(json.dumps(content))
+    (folder / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(folder)
+
+
+def test_output_that_cannot_be_written(model: MuViTSegmenter, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="could not be written"):
+        save_model(model, tmp_path / "file" / "m")
+
+
+def test_load_matching_says_what_it_took(model: MuViTSegmenter, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "m")
+    changes = {"num_classes": 5, "class_names": None, "class_colors": None}
+    other = build_model(ModelConfig(**{**CONFIG.to_dict(), **changes}))
+    report = load_matching(other, tmp_path / "m")
+    assert all(".head." in name for name in report.fresh)
+    assert torch.equal(other.encoder.level_embedding, model.encoder.level_embedding)
+
+
+def test_a_full_disk_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OutputError, match="No space left"):
+        save_model(build_model(CONFIG), tmp_path / "m")
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_the_configuration_file_is_json_for_everybody(tmp_path: Path) -> None:
+    # Python writes NaN, which no other reader of JSON knows.
+    history = {"history": [{"loss": float("nan")}]}
+    save_model(build_model(CONFIG), tmp_path, training=history)
+    stored = json.loads(
+        (tmp_path / "config.json").read_text(), parse_constant=pytest.fail
+    )
+    assert stored["training"]["history"] == [{"loss": None}]

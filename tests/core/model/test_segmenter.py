@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_muvit.core.config import ModelConfig
+from napari_muvit.core.errors import ConfigError
+from napari_muvit.core.model.losses import segmentation_loss
+from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
+from napari_muvit.core.model.world import sample_at
+
+SIZE = {
+    "embed_dim": 32, "depth": 3, "num_heads": 2, "crop_size": 32, "decoder_dim": 16,
+    "num_classes": 3, "pyramid_channels": (8, 8, 16, 16),
+}  # fmt: skip
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def example(levels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(2, levels, 1, 32, 32, generator=generator)
+    rows = [[[-(3.0 * k), -(5.0 * k)], [0.0, 0.0]] for k in range(levels)]
+    box = torch.tensor([rows, rows])
+    for k in range(levels):
+        box[:, k, 1] = box[:, k, 0] + 32 * 4**k
+    return x, box
+
+
+@pytest.mark.parametrize(("factors", "table"), [((1,), 31.66), ((1, 8, 32), 35.02)])
+def test_unetr_has_the_papers_size(factors: tuple[int, ...], table: float) -> None:
+    model = MuViTSegmenter(ModelConfig(scale_factors=factors))
+    assert count(model) / 1e6 == pytest.approx(table, rel=0.02)
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("factors", [(1,), (1, 4), (1, 4, 16)])
+def test_output_is_the_finest_level(decoder: str, factors: tuple[int, ...]) -> None:
+    config = ModelConfig(decoder=decoder, scale_factors=factors, **SIZE)
+    x, box = example(len(factors))
+    assert build_model(config)(x, box).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+def test_a_shift_of_the_world_changes_no_logit(decoder: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
+    model = build_model(config).eval()
+    x, box = example(2)
+    assert torch.equal(model(x, box.double()), model(x, box.double() + 2**20))
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+def test_pixels_outside_the_fine_crop_change_the_answer(decoder: str) -> None:
+    # The claim of the whole package: context reaches the finest level.
+    torch.manual_seed(0)
+    config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
+    model = build_model(config).eval()
+    x, box = example(2)
+    other = x.clone()
+    other[:, 1] = other[:, 1].flip(-1)
+    assert not torch.allclose(model(x, box), model(other, box), atol=1e-4)
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+def test_gradients_reach_every_parameter(decoder: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
+    model = build_model(config)
+    sum(s.square().mean() for s in model.level_logits(*example(2))).backward()
+    dead = [n for n, p in model.named_parameters() if p.grad is None]
+    assert dead == []
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+def test_overfits_one_batch(decoder: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
+    model = build_model(config)
+    x, box = example(2)
+    labels = (x[:, 0, 0] * 3).floor().long().clamp(max=2) + 1
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        loss = segmentation_loss(
+            model(x, box), labels,
+            class_weights=torch.ones(3), dice_weight=1.0, dice_labels=(1, 2, 3),
+        )  # fmt: skip
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    accuracy = (model(x, box).argmax(1) + 1 == labels).float().mean()
+    assert accuracy > 0.95
+
+
+def test_context_skip_is_exactly_aligned() -> None:
+    # A ramp in world coordinates at the coarse level is the same ramp at the fine one.
+    coarse = torch.tensor([[[-40.0, -96.0], [216.0, 160.0]]])
+    fine = torch.tensor([[[3.0, 17.0], [67.0, 81.0]]])
+    centres = [coarse[0, 0, a] + (torch.arange(64) + 0.5) * 4.0 for a in range(2)]
+    ramp = torch.stack(torch.meshgrid(*centres, indexing="ij"))[None]
+    seen = sample_at(ramp, coarse, fine, (64, 64))
+    wanted = torch.stack(
+        torch.meshgrid(
+            3.0 + torch.arange(64) + 0.5, 17.0 + torch.arange(64) + 0.5, indexing="ij"
+        )
+    )[None]
+    assert torch.allclose(seen, wanted, atol=1e-3)
+
+
+def test_outside_the_coarse_crop_the_edge_is_taken() -> None:
+    features = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
+    coarse = torch.tensor([[[0.0, 0.0], [4.0, 4.0]]])
+    seen = sample_at(
+        features, coarse, torch.tensor([[[0.0, 6.0], [4.0, 10.0]]]), (4, 4)
+    )
+    assert torch.equal(seen, torch.full((1, 1, 4, 4), 3.0))
+
+
+def test_unavailable_choices_are_refused() -> None:
+    with pytest.raises(ConfigError, match="mask2former"):
+        build_model(ModelConfig(decoder="mask2former", **SIZE))
+    with pytest.raises(ConfigError, match="pyramid decoder"):
+        build_model(ModelConfig(decoder="unetr", context_skip=True, **SIZE))
+    with pytest.raises(ConfigError, match="power of two"):
+        build_model(ModelConfig(patch_size=6, crop_size=36))

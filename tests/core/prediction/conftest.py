@@ -1,0 +1,95 @@
+"""Stand-ins for slides and models: a model that returns its input as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from torch import Tensor, nn
+
+from napari_muvit.core.config import ModelConfig
+from napari_muvit.core.data.arrays import ArraySource
+from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
+
+CLASSES = 4
+
+
+class IdentityModel(nn.Module):
+    """The class of a pixel is its value: logits are one-hot of the finest level."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gain = nn.Parameter(torch.ones(()))
+        self.stage = nn.Identity()
+        self.shapes: list[tuple[int, ...]] = []
+        self.boxes: list[Tensor] = []
+
+    def forward(self, x: Tensor, bboxes: Tensor) -> Tensor:
+        self.shapes.append(tuple(x.shape))
+        self.boxes.append(bboxes.clone())
+        assert x.dtype == bboxes.dtype == torch.float32
+        value = self.stage(x[:, 0, 0]).round().long()
+        value = value.clamp(0, self.config.num_classes - 1)
+        hot = nn.functional.one_hot(value, self.config.num_classes)
+        return hot.movedim(-1, 1).float() * self.gain
+
+
+def make_config(**changes: object) -> ModelConfig:
+    values: dict[str, object] = {
+        "in_channels": 1,
+        "scale_factors": (1, 4),
+        "num_classes": CLASSES,
+        "crop_size": 64,
+        "embed_dim": 32,
+        "num_heads": 2,
+        "normalisation": "none",
+    }
+    return ModelConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def make_labels(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Values 0..K-1, so that labels are values + 1."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, CLASSES, size=shape, dtype=np.uint8)
+
+
+def make_pyramid(array: object, **changes: object) -> Pyramid:
+    source = ArraySource(array, axes="yx")  # type: ignore[arg-type]
+    level = PyramidLevel(source, scale=(1.0, 1.0), offset=(0.0, 0.0))
+    return Pyramid((level,), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def identity_model() -> Callable[..., IdentityModel]:
+    def build(**changes: object) -> IdentityModel:
+        return IdentityModel(make_config(**changes))
+
+    return build
+
+
+@pytest.fixture
+def slide() -> Callable[..., Pyramid]:
+    def build(shape: tuple[int, int], seed: int = 0, **changes: object) -> Pyramid:
+        return make_pyramid(make_labels(shape, seed), **changes)
+
+    return build
+
+
+@pytest.fixture
+def zarr_slide(tmp_path: Path) -> Callable[..., Pyramid]:
+    """A slide on disk, in chunks."""
+
+    def build(shape: tuple[int, int], chunk: int = 64) -> Pyramid:
+        path = tmp_path / "slide.zarr"
+        array = zarr.create_array(
+            path, shape=shape, chunks=(chunk, chunk), dtype="uint8"
+        )
+        array[:] = make_labels(shape)
+        return make_pyramid(zarr.open_array(path, mode="r"), name="slide", path=path)
+
+    return build

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from napari_muvit.core.config import TrainingConfig
+from napari_muvit.core.training.budget import Budget, EpochSampler
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def epochs(
+    config: TrainingConfig, step_seconds: float, validation_seconds: float = 0.0
+) -> list[int]:
+    """Steps of each epoch of a whole run."""
+    clock = Clock()
+    budget = Budget(config, clock)
+    budget.start()
+    sampler = EpochSampler(budget, config.batch_size)
+    lengths = []
+    while not budget.exhausted(sampler.steps):
+        count = 0
+        for _ in sampler:
+            clock.now += step_seconds
+            count += 1
+        lengths.append(count)
+        clock.now += validation_seconds
+    return lengths
+
+
+def test_steps_are_exact_and_validated_eight_times() -> None:
+    assert epochs(TrainingConfig(steps=100), 1.0) == [13] * 7 + [9]
+
+
+def test_epochs_times_steps() -> None:
+    config = TrainingConfig(epochs=3, steps_per_epoch=5)
+    assert epochs(config, 1.0) == [5, 5, 5]
+    assert sum(epochs(TrainingConfig(epochs=3, steps_per_epoch=5, steps=12), 1.0)) == 12
+
+
+def test_minutes_validate_at_least_eight_times_in_time() -> None:
+    for step in (0.01, 0.3, 2.0):
+        lengths = epochs(TrainingConfig(minutes=1), step)
+        assert len(lengths) >= 8
+        assert sum(lengths) * step <= 60 + 2 * step
+
+
+def test_slow_steps_and_validations_do_not_add_up() -> None:
+    # Each epoch ended up to a step late, and validations came on top: seven were left.
+    for step in (0.3, 2.0, 5.0):
+        lengths = epochs(TrainingConfig(minutes=1), step, validation_seconds=0.75)
+        assert len(lengths) >= 8
+
+
+def test_an_epoch_can_be_set_under_minutes() -> None:
+    assert set(epochs(TrainingConfig(minutes=1, steps_per_epoch=4), 0.5)) == {4}
+
+
+def test_validation_takes_at_most_a_tenth_of_the_time() -> None:
+    budget = Budget(TrainingConfig(minutes=2))
+    batches = budget.validation_batches(0.25, 1000)
+    assert 10 * batches * 0.25 <= 0.1 * 120
+    assert budget.validation_batches(50.0, 4) == 1
+    assert Budget(TrainingConfig(steps=5)).validation_batches(50.0, 4) == 4
+
+
+def test_no_two_steps_draw_the_same_samples() -> None:
+    budget = Budget(TrainingConfig(steps=30, steps_per_epoch=10, batch_size=4))
+    sampler = EpochSampler(budget, 4)
+    drawn = [i for _ in range(3) for batch in sampler for i in batch]
+    assert drawn == list(range(120))
+
+
+def test_fast_steps_do_not_validate_more_often_than_time_allows() -> None:
+    # An epoch of 256 steps made fast steps spend more than a tenth on validation.
+    lengths = epochs(TrainingConfig(minutes=1), 0.005)
+    assert 8 <= len(lengths) <= 10

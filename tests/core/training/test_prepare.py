@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_muvit.core.config import ModelConfig
+from napari_muvit.core.data.annotations import Annotations
+from napari_muvit.core.data.open import open_pyramid
+from napari_muvit.core.errors import AnnotationError
+from napari_muvit.core.training.prepare import model_config_for, prepare
+
+
+def slide(pixel_size: float | None, name: str = "slide"):  # type: ignore[no-untyped-def]
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    return open_pyramid(pixels, pixel_size=pixel_size, name=name)
+
+
+def marks(*labels: int) -> Annotations:
+    values = np.resize(np.array(labels, np.uint8), (64, 64))
+    return Annotations.from_labels(values)
+
+
+def test_the_pixel_size_is_one_that_a_slide_has() -> None:
+    # The median of two sizes lay between them, and both slides were resampled.
+    images = [slide(0.25), slide(0.5)]
+    config = model_config_for("tiny", images, [marks(1, 2)] * 2)
+    assert config.pixel_size == 0.5
+
+
+def test_sizes_that_are_not_heeded_are_said() -> None:
+    images = [slide(0.25, "known"), slide(None, "unknown")]
+    labels = [marks(1, 2)] * 2
+    config = model_config_for("tiny", images, labels)
+    assert config.pixel_size is None
+    notes = prepare(images, labels, config, 0).notes
+    assert any("unknown has no pixel size but known has" in note for note in notes)
+
+
+def test_a_mask_of_255_gets_one_note_instead_of_254() -> None:
+    labels = [marks(0, 255)]
+    config = model_config_for("tiny", [slide(None)], labels)
+    notes = prepare([slide(None)], labels, config, 0).notes
+    told = [note for note in notes if "no annotated pixel" in note]
+    assert len(told) == 1
+    assert "254 of 255 classes" in told[0]
+    assert "only 255" in told[0]
+
+
+def test_a_label_without_a_class_names_its_slide() -> None:
+    config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
+    with pytest.raises(AnnotationError, match="here: The labels hold the class 3"):
+        prepare([slide(None, "here")], [marks(1, 3)], config, 0)

@@ -1,0 +1,229 @@
+"""A viewer without a window, and a core that is fast: no torch in these tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import QStandardPaths, QThreadPool
+
+from napari_muvit.core import prediction
+from napari_muvit.core.config import ModelConfig, TrainingConfig
+from napari_muvit.core.errors import Cancelled
+from napari_muvit.core.prediction.plan import plan_prediction
+from napari_muvit.core.prediction.writer import LabelWriter
+from napari_muvit.core.progress import Progress
+from napari_muvit.widgets import MuViTPanel
+
+TIMEOUT = 10_000
+UM = 0.5
+
+
+@pytest.fixture(autouse=True)
+def no_stray_workers() -> Iterator[None]:
+    yield
+    assert QThreadPool.globalInstance().waitForDone(TIMEOUT)
+
+
+@pytest.fixture(autouse=True)
+def user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results of in-memory layers go to the test's folder."""
+    base = tmp_path / "user"
+    monkeypatch.setattr(
+        QStandardPaths, "writableLocation", staticmethod(lambda _where: str(base))
+    )
+    return base / "napari-muvit"
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    return ViewerModel()
+
+
+@pytest.fixture
+def slide() -> np.ndarray:
+    """Dark left half, bright right half."""
+    pixels = np.full((600, 700), 40, dtype=np.uint8)
+    pixels[:, 350:] = 200
+    return pixels
+
+
+@pytest.fixture
+def panel(qtbot: Any, viewer: ViewerModel) -> MuViTPanel:
+    made = MuViTPanel(viewer)
+    qtbot.addWidget(made)
+    # What napari does for a docked widget.
+    for name in ("inserted", "removed", "reordered"):
+        getattr(viewer.layers.events, name).connect(made.reset_choices)
+    return made
+
+
+def write_model(folder: Path, config: ModelConfig) -> Path:
+    """A folder that `read_config` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format_version": 1,
+        "kind": "MuViTSegmenter",
+        "config": config.to_dict(),
+    }
+    (folder / "config.json").write_text(json.dumps(content))
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+@dataclass
+class FakeCore:
+    """Records calls; trains in steps of 2 ms, predicts by a threshold."""
+
+    trainings: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[FakeRun] = field(default_factory=list)
+    train_error: BaseException | None = None
+    tile_seconds: float = 0.0
+
+    def finetune(
+        self,
+        images: list[Any],
+        annotations: list[Any],
+        config: TrainingConfig,
+        *,
+        model: ModelConfig,
+        start: Path | None,
+        out: Path,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> Any:
+        self.trainings.append(
+            {"images": images, "annotations": annotations, "config": config,
+             "model": model, "start": start}
+        )  # fmt: skip
+        if self.train_error is not None:
+            raise self.train_error
+        on_progress(Progress(stage="prepare", done=0, total=1, message="Opening"))
+        begin, total = time.monotonic(), (config.minutes or 1) * 60
+        step, saved, stopped = 0, False, "minutes"
+        while (spent := time.monotonic() - begin) < total:
+            if should_stop():
+                if not saved:
+                    raise Cancelled("Stopped.")
+                stopped = "stopped"
+                break
+            step += 1
+            metrics = {"loss": 1 / step, "step": float(step), "epoch": 0.0}
+            on_progress(
+                Progress(
+                    stage="train", done=spent, total=total, unit="s", metrics=metrics
+                )
+            )
+            if step % 10 == 0:
+                saved = True
+                metrics = {"val_loss": 1.5 / step, "mDSC": 1 - 1 / step}
+                on_progress(
+                    Progress(
+                        stage="validate", done=spent, total=total, unit="s",
+                        metrics=metrics,
+                    )
+                )  # fmt: skip
+            time.sleep(0.002)
+        write_model(out, model)
+        return types.SimpleNamespace(
+            model_path=out, config=model, best={"mDSC": 0.9}, history=(),
+            stopped=stopped, notes=(),
+        )  # fmt: skip
+
+    def predict(
+        self, source: Any, model: Path, config: Any, out: Path, **callbacks: Any
+    ) -> FakeRun:
+        run = FakeRun(self, source, model, config, out, **callbacks)
+        self.runs.append(run)
+        return run
+
+
+class FakeRun:
+    """Like `PredictionRun`: real plan, real store, a threshold for a model."""
+
+    def __init__(
+        self,
+        core: FakeCore,
+        source: Any,
+        model: Path,
+        config: Any,
+        out: Path,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        from napari_muvit.core.model.checkpoint import read_config
+
+        self.core = core
+        self.source = source
+        self.config = config
+        self.should_stop = should_stop
+        self.on_progress = on_progress
+        self.stopped = False
+        self.focused: list[tuple[float, ...]] = []
+        model_config = read_config(model)
+        self.plan = plan_prediction(source, model_config, config)
+        record = {
+            "identity": {"model": str(model), "settings": "", "image": source.name}
+        }
+        self.writer = LabelWriter(out, source, self.plan, model_config, record)
+        self.writer.begin()
+        self.levels = self.writer.levels
+
+    def focus(self, box: tuple[float, ...]) -> None:
+        self.focused.append(tuple(box))
+
+    def __iter__(self) -> Iterator[Any]:
+        pixels = self.source.levels[0].source
+        order = self.plan.order(self.writer.done)
+        done = len(self.plan) - len(order)
+        try:
+            for index in order:
+                if self.should_stop():
+                    self.stopped = True
+                    return
+                time.sleep(self.core.tile_seconds)
+                tile = self.plan.tile(int(index))
+                y0, x0, y1, x1 = tile.box
+                block = pixels.read((y0, x0), (y1, x1)).mean(axis=0)
+                labels = (1 + (block > 127)).astype(np.uint8)
+                self.writer.write(tile, labels)
+                done += 1
+                self.on_progress(
+                    Progress(
+                        stage="predict", done=done, total=len(self.plan), unit="tile"
+                    )
+                )
+                yield types.SimpleNamespace(box=tile.box, labels=labels)
+        finally:
+            self.writer.close()
+
+
+@pytest.fixture
+def core(monkeypatch: pytest.MonkeyPatch) -> FakeCore:
+    fake = FakeCore()
+    module = types.ModuleType("napari_muvit.core.training")
+    module.finetune = fake.finetune  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "napari_muvit.core.training", module)
+    monkeypatch.setattr(prediction, "predict", fake.predict, raising=False)
+    return fake
+
+
+@pytest.fixture
+def saved_model(tmp_path: Path) -> Path:
+    config = ModelConfig(
+        num_classes=2,
+        scale_factors=(1, 4),
+        crop_size=64,
+        class_names=("dark", "bright"),
+        class_colors=("#111111", "#eeeeee"),
+    )
+    return write_model(tmp_path / "saved model", config)

@@ -1,0 +1,207 @@
+"""The panel in a real napari window: docking, mouse and keys, closing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from napari_muvit.widgets import MuViTPanel
+
+if TYPE_CHECKING:
+    from conftest import FakeCore
+
+pytestmark = pytest.mark.gui
+TIMEOUT = 10_000
+
+
+@pytest.fixture
+def window(make_napari_viewer: Callable[..., Any], slide: np.ndarray) -> Any:
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(1100, 700)
+    viewer.add_image(slide, name="slide", scale=(0.5, 0.5), units="um")
+    return viewer
+
+
+@pytest.fixture
+def panel(window: Any) -> MuViTPanel:
+    made = MuViTPanel(window)
+    window.window.add_dock_widget(made, name="MuViT")
+    QTest.qWait(100)
+    window.reset_view()
+    return made
+
+
+def test_docked_the_panel_follows_the_layers(window: Any, panel: MuViTPanel) -> None:
+    assert panel.data.image.layer is window.layers["slide"]
+    window.add_image(np.zeros((50, 50)), name="another")
+    assert panel.data.image.count() == 2
+    window.layers["another"].name = "renamed"
+    assert "renamed" in [panel.data.image.itemText(i) for i in range(2)]
+
+
+def test_a_polygon_by_mouse_and_keys(window: Any, panel: MuViTPanel) -> None:
+    panel.show_step(1)
+    QTest.mouseClick(panel.annotate.tool_buttons["Polygon"], Qt.MouseButton.LeftButton)
+    layer = panel.annotate.layers.layer
+    canvas = window.window._qt_viewer.canvas.native
+    QTest.keyClick(canvas, "2")
+    assert panel.state.current_name == "class 1"
+    QTest.keyClick(canvas, "1")
+    corners = [QPoint(150, 200), QPoint(300, 210), QPoint(250, 350)]
+    for corner in corners:
+        QTest.mouseMove(canvas, corner)
+        QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=corner)
+        QTest.qWait(20)
+        # A half-drawn outline is neither counted nor called a line.
+        assert not panel.annotate.problem.isVisible()
+    QTest.mouseDClick(canvas, Qt.MouseButton.LeftButton, pos=corners[-1])
+    QTest.qWait(20)
+    assert layer.shape_type == ["polygon"]
+    assert list(layer.features["class"]) == ["background"]
+    assert panel.annotate.classes.tree.topLevelItem(0).text(2) == "1 region"
+    assert [p.label for p in panel.annotate.annotations().items] == [1]
+    QTest.keyClick(canvas, "Z", Qt.KeyboardModifier.ControlModifier)
+    assert len(layer.data) == 0
+
+
+def test_an_outline_given_up_does_not_hand_its_class_on(
+    window: Any, panel: MuViTPanel
+) -> None:
+    # napari leaves the row of features of such an outline behind.
+    panel.annotate.use_tool("Polygon")
+    layer = panel.annotate.layers.layer
+    canvas = window.window._qt_viewer.canvas.native
+    panel.annotate.classes.choose(0)
+    QTest.mouseMove(canvas, QPoint(100, 300))
+    QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=QPoint(100, 300))
+    QTest.keyClick(canvas, Qt.Key.Key_Escape)
+    QTest.qWait(20)
+    assert len(layer.data) == 0
+    panel.annotate.classes.choose(1)
+    layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+    assert list(layer.features["class"]) == ["class 1"]
+
+
+def test_outlines_stay_thin_when_the_user_zooms_in(
+    window: Any, panel: MuViTPanel
+) -> None:
+    panel.show_step(1)
+    layer = panel.annotate.new_layer()
+    assert layer is not None
+    layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+    for zoom in (0.5, 40.0):
+        window.scene.camera.zoom = zoom
+        QTest.qWait(400)
+        on_screen = layer.edge_width[0] * layer.scale[0] * zoom
+        assert on_screen == pytest.approx(2)
+
+
+def test_after_the_dock_is_closed_nothing_of_the_panel_is_called(
+    qtbot: Any, window: Any, panel: MuViTPanel, core: FakeCore
+) -> None:
+    panel.annotate.use_tool("Polygon")
+    layer = panel.annotate.layers.layer
+    layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+    panel.annotate.classes.choose(0)
+    layer.add_polygons([np.array([[200, 0], [200, 90], [290, 90]])])
+    panel.train.train()
+    job = panel.runner._job
+    with qtbot.waitSignal(panel.destroyed, timeout=TIMEOUT):
+        window.window.remove_dock_widget(panel)
+        panel.deleteLater()
+    assert job.cancel.is_set()
+    layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+    window.scene.camera.zoom *= 2
+    QTest.qWait(300)
+    assert not [key for key in layer.keymap if str(key) in "123456789"]
+
+
+def test_closing_the_dock_by_its_button_stops_the_work(
+    qtbot: Any, window: Any, core: FakeCore
+) -> None:
+    # napari takes the panel out of the dock and leaves it to the garbage collector:
+    # the training went on, and the keys 1 to 9 stayed bound.
+    dock, panel = window.window.add_plugin_dock_widget("napari-muvit", "MuViT")
+    panel.annotate.use_tool("Polygon")
+    layer = panel.annotate.layers.layer
+    layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+    panel.train.train()
+    job = panel.runner._job
+    QTest.mouseClick(dock.title.close_button, Qt.MouseButton.LeftButton)
+    assert job.cancel.is_set()
+    assert not [key for key in layer.keymap if str(key) in "123456789"]
+    window.add_image(np.zeros((50, 50)), name="another")  # it follows no more
+    assert not [key for key in layer.keymap if str(key) in "123456789"]
+    qtbot.waitUntil(lambda: not panel.runner.busy, timeout=TIMEOUT)
+    panel.deleteLater()
+
+
+def test_it_looks_right_in_both_themes(window: Any, panel: MuViTPanel) -> None:
+    from napari.settings import get_settings
+
+    brightness = {}
+    for theme in ("dark", "light"):
+        get_settings().appearance.theme = theme
+        QTest.qWait(50)
+        image = panel.train.plot.grab().toImage()
+        tree = panel.annotate.classes.tree.grab().toImage()
+        brightness[theme] = [
+            image.pixelColor(3, 3).lightness(), tree.pixelColor(3, 3).lightness()
+        ]  # fmt: skip
+    get_settings().appearance.theme = "dark"
+    assert max(brightness["dark"]) < 100
+    assert min(brightness["light"]) > 150
+
+
+def test_closing_napari_while_training_ends_the_process(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import sys, time, types
+        import napari, numpy as np
+        from napari_muvit.core.errors import Cancelled
+        from napari_muvit.core.progress import Progress
+        from qtpy.QtCore import QTimer
+
+        def finetune(*args, on_progress, should_stop, **kwargs):
+            while not should_stop():
+                on_progress(Progress(stage="train", done=1, total=9))
+                time.sleep(0.01)
+            print("stopped", flush=True)
+            raise Cancelled("Stopped.")
+
+        module = types.ModuleType("napari_muvit.core.training")
+        module.finetune = finetune
+        sys.modules[module.__name__] = module
+        from napari_muvit.widgets import MuViTPanel
+
+        viewer = napari.Viewer()
+        viewer.add_image(np.zeros((500, 500)))
+        panel = MuViTPanel(viewer)
+        viewer.window.add_dock_widget(panel)
+        layer = panel.annotate.new_layer()
+        layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+        panel.train.train()
+        assert panel.runner.busy
+        QTimer.singleShot(1000, viewer.window._qt_window.close)
+        napari.run()
+        print("closed", flush=True)
+        """
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        check=True, capture_output=True, text=True, timeout=100, cwd=tmp_path,
+    )  # fmt: skip
+    assert sorted(done.stdout.split()) == ["closed", "stopped"]
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 60
