@@ -143,7 +143,8 @@ def test_closing_the_dock_by_its_button_stops_the_work(
     window.add_image(np.zeros((50, 50)), name="another")  # it follows no more
     assert not [key for key in layer.keymap if str(key) in "123456789"]
     qtbot.waitUntil(lambda: not panel.runner.busy, timeout=TIMEOUT)
-    panel.deleteLater()
+    with qtbot.waitSignal(panel.destroyed, timeout=TIMEOUT):
+        panel.deleteLater()
 
 
 def test_it_looks_right_in_both_themes(window: Any, panel: MuViTPanel) -> None:
