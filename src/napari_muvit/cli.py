@@ -91,7 +91,7 @@ def _add_demo(commands: Commands) -> None:
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder to write")
     demo.add_argument("--show", action="store_true", help="open the result in napari")
     demo.add_argument(
-        "--steps", type=int, default=320, help="training steps of each model"
+        "--steps", type=int, default=240, help="training steps of each model"
     )
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=run_demo)

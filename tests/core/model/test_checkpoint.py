@@ -94,7 +94,12 @@ def test_a_full_disk_leaves_no_half_file(
     monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(OutputError, match="No space left"):
         save_model(build_model(CONFIG), tmp_path / "m")
-    assert list((tmp_path / "m").iterdir()) == []
+    assert not (tmp_path / "m").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    with pytest.raises(OutputError, match="No space left"):
+        save_model(build_model(CONFIG), tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_the_configuration_file_is_json_for_everybody(tmp_path: Path) -> None:

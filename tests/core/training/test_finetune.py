@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,21 @@ def test_it_learns_and_leaves_the_best_model(
     assert sum(e.stage == "train" for e in events) == 160
     stored = json.loads((result.model_path / "config.json").read_text())
     assert stored["metrics"]["mDSC"] == result.best["mDSC"]
+
+
+def test_a_full_disk_is_said_before_the_first_step(
+    slide: tuple[np.ndarray, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    events: list[Progress] = []
+    with pytest.raises(OutputError, match="has 0 MB left, the model needs 1 MB"):
+        finetune([slide[0]], [slide[1]], training(), model=CONFIG,
+                 out=tmp_path / "a" / "m", on_progress=events.append)  # fmt: skip
+    assert not any(event.stage == "train" for event in events)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_seed_gives_the_same_weights(

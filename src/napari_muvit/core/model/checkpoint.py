@@ -6,6 +6,7 @@ killed run leaves the last good model.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -206,6 +207,8 @@ def save_model(
             folder / CONFIG, (json.dumps(content, indent=2) + "\n").encode("utf-8")
         )
     except OSError as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only ever an empty one
         raise OutputError(
             f"The model could not be written to {folder}: {error.strerror or error}."
         ) from error

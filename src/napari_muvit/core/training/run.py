@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +55,10 @@ from .split import (
     prepare_validation,
 )
 from .start import Start, choose_config, initial_model, reads_zero_as_background
+
+
+ROOM_TO_SPARE = 2**20
+"""Bytes on the disk beside the weights: the card and the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +201,7 @@ def check_training(
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
     segmenter = initial_model(data.config, start, on_progress)
+    _check_room(Path(out), segmenter)
     for note in data.notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToTrain(
@@ -233,6 +239,19 @@ def _check_output(folder: Path, overwrite: bool) -> None:
             f"{folder} cannot be written: {error.strerror or error}. Free the disk or "
             "choose another folder for the model."
         ) from error
+
+
+def _check_room(folder: Path, segmenter: MuViTSegmenter) -> None:
+    """Refuse a disk that has no room for the model, before hours of work."""
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    needed = sum(t.numel() * t.element_size() for t in segmenter.state_dict().values())
+    free = shutil.disk_usage(place).free
+    if free < needed + ROOM_TO_SPARE:
+        raise OutputError(
+            f"The disk of {folder} has {free / 1e6:.0f} MB left, the model needs "
+            f"{(needed + ROOM_TO_SPARE) / 1e6:.0f} MB. Free the disk or choose another "
+            "folder for the model."
+        )
 
 
 def _fit(
