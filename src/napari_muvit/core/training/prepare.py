@@ -194,7 +194,7 @@ def prepare(
     if counts[1:].sum() == 0:
         raise AnnotationError(
             "Nothing is annotated: every label is 0. Outline or paint at least one "
-            "region of each class. If 0 is a class of its own, choose zero_is_background."
+            "region of each class. If 0 is a class, choose zero_is_background."
         )
     notes += _missing_notes(config, counts)
     if config.background_value is None:

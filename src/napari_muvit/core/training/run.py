@@ -56,7 +56,6 @@ from .split import (
 )
 from .start import Start, choose_config, initial_model, reads_zero_as_background
 
-
 ROOM_TO_SPARE = 2**20
 """Bytes on the disk beside the weights: the card and the configuration."""
 
