@@ -402,13 +402,16 @@ def run_predict(arguments: argparse.Namespace) -> int:
     images = [_open(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
     model = load_model(arguments.model)
-    results = []
-    for image, out in zip(images, outputs, strict=True):
-        results.append(_predict_one(image, out, model, config, arguments))
-        if results[-1]["stopped"]:
-            break
-    if arguments.json:
-        say(_json(results))
+    results: list[dict[str, Any]] = []
+    try:
+        for image, out in zip(images, outputs, strict=True):
+            results.append(_predict_one(image, out, model, config, arguments))
+            if results[-1]["stopped"]:
+                break
+    finally:
+        # Also when a later slide fails: what is finished lies on the disk.
+        if arguments.json:
+            say(_json(results))
     return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
 
 

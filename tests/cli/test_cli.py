@@ -259,6 +259,19 @@ def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--crop" in error
 
 
+def test_json_of_the_finished_slides_though_a_later_one_fails(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(data / "s/000_image.zarr"), str(data / "rgb.tif")]
+    code = main(
+        ["predict", *images, "--model", str(model), "--out", str(tmp_path), "--json"]
+    )
+    said = capsys.readouterr()
+    assert code == 2
+    assert "channels" in said.err
+    assert [row["image"] for row in json.loads(said.out)] == ["000_image"]
+
+
 def test_dry_runs_print_json_alone(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

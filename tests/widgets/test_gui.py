@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QWidget
 
 from napari_muvit.widgets import MuViTPanel
 
@@ -39,6 +40,15 @@ def panel(window: Any) -> MuViTPanel:
     QTest.qWait(100)
     window.reset_view()
     return made
+
+
+def delete(qtbot: Any, widget: QWidget) -> None:
+    """Delete a widget and wait until it is gone."""
+    gone: list[bool] = []
+    # Not waitSignal: with PySide6 it fails to disconnect from what is gone.
+    widget.destroyed.connect(lambda: gone.append(True))
+    widget.deleteLater()
+    qtbot.waitUntil(lambda: bool(gone), timeout=TIMEOUT)
 
 
 def test_docked_the_panel_follows_the_layers(window: Any, panel: MuViTPanel) -> None:
@@ -116,9 +126,8 @@ def test_after_the_dock_is_closed_nothing_of_the_panel_is_called(
     layer.add_polygons([np.array([[200, 0], [200, 90], [290, 90]])])
     panel.train.train()
     job = panel.runner._job
-    with qtbot.waitSignal(panel.destroyed, timeout=TIMEOUT):
-        window.window.remove_dock_widget(panel)
-        panel.deleteLater()
+    window.window.remove_dock_widget(panel)
+    delete(qtbot, panel)
     assert job.cancel.is_set()
     layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
     window.scene.camera.zoom *= 2
@@ -143,8 +152,7 @@ def test_closing_the_dock_by_its_button_stops_the_work(
     window.add_image(np.zeros((50, 50)), name="another")  # it follows no more
     assert not [key for key in layer.keymap if str(key) in "123456789"]
     qtbot.waitUntil(lambda: not panel.runner.busy, timeout=TIMEOUT)
-    with qtbot.waitSignal(panel.destroyed, timeout=TIMEOUT):
-        panel.deleteLater()
+    delete(qtbot, panel)
 
 
 def test_it_looks_right_in_both_themes(window: Any, panel: MuViTPanel) -> None:
