@@ -51,7 +51,7 @@ def check_slide(pyramid: Pyramid, model: ModelConfig) -> None:
     if max(pyramid.zoom) > MAX_ZOOM:
         raise ConfigError(
             f"A pixel of {name} is {max(pyramid.zoom):.3g} times as large as the "
-            f"model's ({model.pixel_size} um); at most {MAX_ZOOM:g} times is possible. "
+            f"model's ({model.pixel_size:g} µm); at most {MAX_ZOOM:g} times is possible. "
             "Check the pixel size of the slide.",
             "pixel_size",
         )
@@ -96,12 +96,12 @@ def find_notes(pyramid: Pyramid, model: ModelConfig) -> tuple[str, ...]:
     if model.pixel_size is not None and pyramid.pixel_size is None:
         notes.append(
             f"{pyramid.name} has no pixel size; its pixels are taken to be the model's "
-            f"({model.pixel_size:g} um)."
+            f"({model.pixel_size:g} µm)."
         )
     if model.pixel_size is None and pyramid.pixel_size is not None:
         notes.append(
             f"The model has no pixel size; {pyramid.name} is used at its own "
-            f"({pyramid.pixel_size[-1]:g} {pyramid.unit})."
+            f"({pyramid.pixel_size[-1]:g} µm)."
         )
     largest = model.crop_size * model.scale_factors[-1]
     if min(pyramid.extent.shape) < largest:
