@@ -51,8 +51,8 @@ def check_slide(pyramid: Pyramid, model: ModelConfig) -> None:
     if max(pyramid.zoom) > MAX_ZOOM:
         raise ConfigError(
             f"A pixel of {name} is {max(pyramid.zoom):.3g} times as large as the "
-            f"model's ({model.pixel_size:g} µm); at most {MAX_ZOOM:g} times is possible. "
-            "Check the pixel size of the slide.",
+            f"model's ({model.pixel_size:g} µm); at most {MAX_ZOOM:g} times is "
+            "possible. Check the pixel size of the slide.",
             "pixel_size",
         )
     sizes = [b - a for a, b in (whole_span(pyramid.extent, axis) for axis in range(2))]
