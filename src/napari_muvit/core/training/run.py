@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -271,15 +272,7 @@ def _fit(
     counts = np.sum([slide.index.counts for slide in data.slides], axis=0)
     module = FineTuneModule(segmenter, config, counts.tolist())
 
-    def save(metrics: Mapping[str, float], history: list[Metrics]) -> None:
-        kept = {k: v for k, v in metrics.items() if math.isfinite(v)}
-        save_model(
-            segmenter,
-            folder,
-            metrics=kept,
-            training={"config": config.to_dict(), "history": list(history)},
-        )
-
+    save = partial(_save, segmenter, folder, config)
     best = BestModelCallback(budget, on_progress, save)
     sampler = EpochSampler(budget, config.batch_size)
     callbacks = [StopCallback(should_stop), ScheduleCallback(budget, on_progress), best]
@@ -300,14 +293,7 @@ def _fit(
         stopped = "stopped"
     steps = trainer.global_step
     if stopped and not best.best:
-        if steps == 0:
-            raise Cancelled("Stopped before the first step; there is no model yet.")
-        if is_model_folder(folder):
-            # With overwrite: a validated model is worth more than a few steps.
-            raise Cancelled(
-                "Stopped before the first validation; the model that was at "
-                f"{folder} is kept."
-            )
+        _check_worth_saving(folder, steps)
         save({}, best.history)
     return TrainingResult(
         model_path=folder,
@@ -320,6 +306,34 @@ def _fit(
         cpu_seconds=time.process_time() - cpu,
         notes=data.notes,
     )
+
+
+def _save(
+    segmenter: MuViTSegmenter,
+    folder: Path,
+    config: TrainingConfig,
+    metrics: Mapping[str, float],
+    history: Sequence[Metrics],
+) -> None:
+    """Write the model with what is known about it."""
+    save_model(
+        segmenter,
+        folder,
+        metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
+        training={"config": config.to_dict(), "history": list(history)},
+    )
+
+
+def _check_worth_saving(folder: Path, steps: int) -> None:
+    """Raise `Cancelled` where a model that no validation has seen is of no use."""
+    if steps == 0:
+        raise Cancelled("Stopped before the first step; there is no model yet.")
+    if is_model_folder(folder):
+        # With overwrite: a validated model is worth more than a few steps.
+        raise Cancelled(
+            f"Stopped before the first validation; the model that was at {folder} is "
+            "kept."
+        )
 
 
 def _trainer(
