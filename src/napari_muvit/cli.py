@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -170,6 +170,17 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_reading(add: Callable[..., argparse.Action]) -> None:
+    """Add how slides are read."""
+    add("--channels", help="channels to use, counted from 0, such as 0,2")
+    add(
+        "--pixel-size",
+        type=float,
+        metavar="UM",
+        help="of all slides, whatever they say",
+    )
+
+
 def _add_finetune(commands: Commands) -> None:
     tune = commands.add_parser("finetune", help="train a segmenter on labelled slides")
     add = tune.add_argument
@@ -200,13 +211,7 @@ def _add_finetune(commands: Commands) -> None:
         action="store_true",
         help="0 is a class; label v means class v + 1",
     )
-    add("--channels", help="channels to use, counted from 0, such as 0,2")
-    add(
-        "--pixel-size",
-        type=float,
-        metavar="UM",
-        help="of all slides, whatever they say",
-    )
+    _add_reading(add)
     add("--epochs", type=int)
     add("--steps", type=int)
     add("--minutes", type=float)
@@ -372,13 +377,7 @@ def _add_predict(commands: Commands) -> None:
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
     add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
-    add("--channels", help="channels to use, counted from 0, such as 0,2")
-    add(
-        "--pixel-size",
-        type=float,
-        metavar="UM",
-        help="of all slides, whatever they say",
-    )
+    _add_reading(add)
     add("--batch", type=int, default=16, metavar="N", help="crops in one pass")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--overwrite", action="store_true", help="replace what is at the output")

@@ -288,8 +288,8 @@ def test_a_stopped_training_gives_a_model(
     (model,) = panel.state.models
     assert model.path.parent == user_folders
     assert model.path.name.startswith("slide_muvit-model_")
-    assert panel.predict.model.currentData() == str(model.path)
-    assert "mDSC 0.90" in panel.predict.model.currentText()
+    assert panel.predict.model.combo.currentData() == str(model.path)
+    assert "mDSC 0.90" in panel.predict.model.combo.currentText()
     assert panel.predict.predict_button.isEnabled()
     assert panel.status.text().startswith("Stopped")
 
@@ -297,7 +297,7 @@ def test_a_stopped_training_gives_a_model(
 def test_training_may_start_from_a_saved_model(
     qtbot: Any, panel: MuViTPanel, annotated: Shapes, core: FakeCore, saved_model: Path
 ) -> None:
-    panel.train.use_start(saved_model)
+    panel.train.start_from.use(saved_model)
     assert not panel.train.preset.isEnabled()
     panel.train.minutes.setValue(0.1)
     panel.train.train_button.click()
@@ -346,7 +346,7 @@ def test_predicting_with_a_saved_model_needs_no_training(
     viewer: ViewerModel, slide: np.ndarray, user_folders: Path,
 ) -> None:  # fmt: skip
     assert not panel.predict.predict_button.isEnabled()
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     idle(qtbot, panel)
     layer = predicted(viewer)
@@ -364,7 +364,7 @@ def test_a_stopped_prediction_is_continued(
     viewer: ViewerModel,
 ) -> None:  # fmt: skip
     core.tile_seconds = 0.2
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     qtbot.waitUntil(lambda: "1 of" in panel.status.text(), timeout=TIMEOUT)
     panel.stop_button.click()
@@ -384,12 +384,12 @@ def test_another_model_s_result_is_left_alone(
     qtbot: Any, panel: MuViTPanel, image: Any, core: FakeCore, saved_model: Path,
     user_folders: Path,
 ) -> None:  # fmt: skip
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     idle(qtbot, panel)
     other = saved_model.with_name("another model")
     saved_model.rename(other)
-    panel.predict.use_model(other)
+    panel.predict.model.use(other)
     panel.predict.predict_button.click()
     idle(qtbot, panel)
     found = sorted(p.name for p in user_folders.iterdir())
@@ -404,7 +404,7 @@ def test_only_what_is_on_screen(
     viewer.canvas.size = (50, 50)
     viewer.scene.camera.zoom = 1
     viewer.scene.camera.center = (0, 280, 330)  # the lower right corner, in um
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.region.setCurrentIndex(1)
     assert panel.predict.predict_button.text() == "Predict visible part"
     panel.predict.predict_button.click()
@@ -420,9 +420,9 @@ def test_only_what_is_on_screen(
 def test_a_folder_that_is_no_model_is_refused_in_words(
     panel: MuViTPanel, image: Any, tmp_path: Path
 ) -> None:
-    panel.predict.use_model(tmp_path)
+    panel.predict.model.use(tmp_path)
     assert "no model folder" in panel.predict.problem.text()
-    panel.train.use_start(tmp_path)
+    panel.train.start_from.use(tmp_path)
     assert "no model folder" in panel.train.problem.text()
 
 
@@ -541,7 +541,7 @@ def test_another_image_chosen_meanwhile_does_not_get_the_prediction(
     viewer: ViewerModel,
 ) -> None:  # fmt: skip
     other = viewer.add_image(np.zeros((90, 80), np.uint8), name="another")
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     panel.data.image.choose(other)
     idle(qtbot, panel)
@@ -556,7 +556,7 @@ def test_a_layer_removed_while_predicting_is_no_trouble(
     viewer: ViewerModel, gone: str,
 ) -> None:  # fmt: skip
     core.tile_seconds = 0.1
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     qtbot.waitUntil(lambda: "1 of" in panel.status.text(), timeout=TIMEOUT)
     viewer.layers.remove(image if gone == "image" else predicted(viewer))
@@ -571,7 +571,7 @@ def test_a_slide_of_a_single_level_is_shown(
 ) -> None:  # fmt: skip
     # napari refuses a pyramid of one level; that ended the whole program.
     viewer.add_image(np.full((300, 310), 200, np.uint8), name="small")
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     idle(qtbot, panel)
     layer = predicted(viewer)
@@ -585,7 +585,7 @@ def test_a_layer_of_the_user_with_the_same_name_stays(
     viewer: ViewerModel,
 ) -> None:  # fmt: skip
     own = viewer.add_labels(np.ones((60, 70), np.uint8), name="slide · prediction")
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     panel.predict.predict_button.click()
     idle(qtbot, panel)
     assert own in viewer.layers
@@ -616,7 +616,7 @@ def test_a_user_folder_that_cannot_be_made_is_said_in_words(
 ) -> None:  # fmt: skip
     user_folders.parent.mkdir(parents=True, exist_ok=True)
     user_folders.write_text("a file, no folder")
-    panel.predict.use_model(saved_model)
+    panel.predict.model.use(saved_model)
     for start in (panel.train.train_button, panel.predict.predict_button):
         start.click()
         idle(qtbot, panel)

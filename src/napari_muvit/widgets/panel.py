@@ -169,8 +169,8 @@ class MuViTPanel(QWidget):
         self.pages.setCurrentIndex(index)
         if index == 0:
             self.data.refresh()
-        self.train.show_models()
-        self.predict.show_models()
+        self.train.start_from.show_models()
+        self.predict.model.show_models()
 
     def _on_image(self, image: Any) -> None:
         self.annotate.set_layers(list(self.viewer.layers), image)
@@ -181,7 +181,7 @@ class MuViTPanel(QWidget):
             self.data.refresh()
 
     def _on_trained(self, model: Any) -> None:
-        self.predict.show_models(model.path)
+        self.predict.model.show_models(model.path)
 
     def _stop(self) -> None:
         self.stop_button.setEnabled(False)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QSlider,
@@ -22,12 +21,12 @@ from .._layers import visible_box
 from ..core.config import ModelConfig, PredictionConfig
 from ..core.data.pyramid import Pyramid
 from ..core.errors import ConfigError, MuvitError
-from ..core.model.checkpoint import read_config
 from ..core.progress import Progress
 from . import describe
 from .job import JobRunner, worker_threads
+from .model_chooser import ModelChooser
 from .places import prediction_paths
-from .state import PanelState, SavedModel
+from .state import PanelState
 from .streaming import LivePrediction, Output
 from .tasks import PredictTask
 from .ui import Combo, Warning_, button, form, text
@@ -64,7 +63,12 @@ class PredictPage(QWidget):
         self._started = 0.0
         self._running_since = 0.0
         self._done_before: float | None = None
-        self.model = Combo("The model to predict with: trained here, or a saved one.")
+        self.model = ModelChooser(
+            state,
+            NO_MODEL,
+            optional=False,
+            tooltip="The model to predict with: trained here, or a saved one.",
+        )
         self.region = Combo("Where to predict.")
         self.region.addItems([WHOLE, VISIBLE])
         self.region.currentTextChanged.connect(self._on_region)
@@ -77,20 +81,14 @@ class PredictPage(QWidget):
         self.result = text()
         self.problem = Warning_()
         self._lay_out()
-        self.model.currentIndexChanged.connect(self._on_model)
-        self.show_models()
+        self.model.changed.connect(self._on_model)
+        self.model.refused.connect(self.problem.say)
+        self._on_model()
         runner.busy_changed.connect(self._on_busy)
 
     def _lay_out(self) -> None:
-        browse = button("…", self.browse, "Choose the folder of a saved model")
-        browse.setMaximumWidth(32)
-        chooser = QWidget()
-        line = QHBoxLayout(chooser)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(self.model)
-        line.addWidget(browse)
         top = form()
-        top.addRow("model", chooser)
+        top.addRow("model", self.model)
         top.addRow("classes", self.classes)
         top.addRow("region", self.region)
         top.addRow("overlap", self._make_overlap())
@@ -120,48 +118,17 @@ class PredictPage(QWidget):
 
     # ---- choices
 
-    def show_models(self, choose: Path | None = None) -> None:
-        """Offer the known models; ``choose`` makes one the current one."""
-        wanted = str(choose) if choose else self.model.currentData()
-        self.model.blockSignals(True)
-        self.model.clear()
-        for model in self.state.models:
-            self.model.addItem(model.title, str(model.path))
-        if not self.state.models:
-            self.model.addItem(NO_MODEL, None)
-        self.model.setCurrentIndex(max(0, self.model.findData(wanted)))
-        self.model.blockSignals(False)
-        self._on_model()
-
-    def browse(self) -> None:
-        """Let the user pick the folder of a saved model."""
-        folder = QFileDialog.getExistingDirectory(self, "Folder of a saved model")
-        if folder:
-            self.use_model(Path(folder))
-
-    def use_model(self, folder: Path) -> None:
-        """Predict with the model in ``folder``; no training is needed."""
-        try:
-            config = read_config(folder)
-        except MuvitError as error:
-            self.problem.say(str(error))
-            return
-        self.state.remember(SavedModel(folder, config, folder.name))
-        self.show_models(folder)
-
-    def _model(self) -> SavedModel | None:
-        path = self.model.currentData()
-        return next((m for m in self.state.models if str(m.path) == path), None)
-
     def _on_model(self) -> None:
         self.problem.say("")
-        model = self._model()
+        model = self.model.chosen
         self.predict_button.setEnabled(model is not None and not self.runner.busy)
         if model is None:
             self.classes.setText("–")
-            self.model.setToolTip("Train one on page 3, or choose a folder with …")
+            self.model.combo.setToolTip(
+                "Train one on page 3, or choose a folder with …"
+            )
             return
-        self.model.setToolTip(str(model.path))
+        self.model.combo.setToolTip(str(model.path))
         self.classes.setText(_legend(model.config))
 
     def _on_region(self, words: str) -> None:
@@ -176,7 +143,7 @@ class PredictPage(QWidget):
         """Start predicting; what an earlier run has done is kept."""
         self.problem.say("")
         self.result.setText("")
-        image, model = self._image(), self._model()
+        image, model = self._image(), self.model.chosen
         try:
             pyramid = self._pyramid()
             if image is None or model is None:
@@ -267,7 +234,7 @@ class PredictPage(QWidget):
         self._run = None
 
     def _on_busy(self, busy: bool) -> None:
-        self.predict_button.setEnabled(not busy and self._model() is not None)
+        self.predict_button.setEnabled(not busy and self.model.chosen is not None)
 
 
 def _legend(config: ModelConfig) -> str:

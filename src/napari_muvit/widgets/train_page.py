@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
-    QFileDialog,
-    QHBoxLayout,
     QVBoxLayout,
     QWidget,
 )
@@ -22,11 +20,11 @@ from ..core.data.annotations import Annotations, Polygon
 from ..core.data.pyramid import Pyramid
 from ..core.errors import AnnotationError, MuvitError
 from ..core.geometry import Box
-from ..core.model.checkpoint import read_config
 from ..core.progress import Progress
 from . import describe
 from .job import JobRunner, worker_threads
 from .loss_plot import LossPlot
+from .model_chooser import ModelChooser
 from .places import model_folder
 from .state import PanelState, SavedModel
 from .tasks import TrainTask
@@ -60,8 +58,11 @@ class TrainPage(QWidget):
         self._annotations = annotations
         self._started = 0.0
         self._metrics: dict[str, float] = {}
-        self.start_from = Combo(
-            "Start from a model that knows similar tissue, or from nothing."
+        self.start_from = ModelChooser(
+            state,
+            NEW_MODEL,
+            optional=True,
+            tooltip="Start from a model that knows similar tissue, or from nothing.",
         )
         self.preset = Combo("How large the model is.")
         self.summary = text()
@@ -93,20 +94,13 @@ class TrainPage(QWidget):
             self.preset.addItem(name, name)
         self.preset.setCurrentIndex(list(PRESETS).index(self.state.preset))
         self.preset.currentIndexChanged.connect(self._on_preset)
-        self.show_models()
-        self.start_from.currentIndexChanged.connect(self._on_start_from)
+        self.start_from.changed.connect(self._on_start_from)
+        self.start_from.refused.connect(self.problem.say)
         self._describe()
 
     def _lay_out(self) -> None:
-        browse = button("…", self.browse, "Choose the folder of a saved model")
-        browse.setMaximumWidth(32)
-        chooser = QWidget()
-        line = QHBoxLayout(chooser)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(self.start_from)
-        line.addWidget(browse)
         top = form()
-        top.addRow("start from", chooser)
+        top.addRow("start from", self.start_from)
         top.addRow("preset", self.preset)
         top.addRow("time", self.minutes)
         layout = QVBoxLayout(self)
@@ -121,39 +115,6 @@ class TrainPage(QWidget):
 
     # ---- choices
 
-    def show_models(self) -> None:
-        """Offer the known models as a start."""
-        chosen = self.start_from.currentData()
-        self.start_from.blockSignals(True)
-        self.start_from.clear()
-        self.start_from.addItem(NEW_MODEL, None)
-        for model in self.state.models:
-            self.start_from.addItem(model.title, str(model.path))
-        self.start_from.setCurrentIndex(max(0, self.start_from.findData(chosen)))
-        self.start_from.blockSignals(False)
-
-    def browse(self) -> None:
-        """Let the user pick a model folder to start from."""
-        folder = QFileDialog.getExistingDirectory(self, "Folder of a saved model")
-        if folder:
-            self.use_start(Path(folder))
-
-    def use_start(self, folder: Path) -> None:
-        """Start from the model in ``folder``."""
-        try:
-            config = read_config(folder)
-        except MuvitError as error:
-            self.problem.say(str(error))
-            return
-        self.problem.say("")
-        self.state.remember(SavedModel(folder, config, folder.name))
-        self.show_models()
-        self.start_from.setCurrentIndex(self.start_from.findData(str(folder)))
-
-    def _start(self) -> SavedModel | None:
-        path = self.start_from.currentData()
-        return next((m for m in self.state.models if str(m.path) == path), None)
-
     def _on_preset(self) -> None:
         self.state.preset = self.preset.currentData()
         self.minutes.setValue(self._usual_minutes())
@@ -165,13 +126,14 @@ class TrainPage(QWidget):
         return float(training.get("minutes", DEFAULT_MINUTES))
 
     def _on_start_from(self) -> None:
-        self.state.start = self._start()
+        self.problem.say("")
+        self.state.start = self.start_from.chosen
         self.preset.setEnabled(self.state.start is None)
         self._describe()
         self.network_changed.emit()
 
     def _describe(self) -> None:
-        start = self._start()
+        start = self.start_from.chosen
         model = PRESETS[self.state.preset].model
         factors = start.config.scale_factors if start else model["scale_factors"]
         scales = ", ".join(f"{f:g}×" for f in factors)
@@ -184,7 +146,7 @@ class TrainPage(QWidget):
         self.summary.setText(words)
 
     def _model(self, pyramid: Pyramid) -> ModelConfig:
-        start = self._start()
+        start = self.start_from.chosen
         wanted = self.state.new_model(pyramid)
         if start is None:
             return wanted
@@ -206,7 +168,7 @@ class TrainPage(QWidget):
         self.result.setText("")
         try:
             pyramid = self._pyramid()
-            start = self._start()
+            start = self.start_from.chosen
             annotations = self._annotations()
             _check_place(annotations, pyramid)
             task = TrainTask(
@@ -259,7 +221,7 @@ class TrainPage(QWidget):
         title = f"trained {time.strftime('%H:%M')}{known}"
         model = SavedModel(Path(result.model_path), result.config, title)
         self.state.remember(model)
-        self.show_models()
+        self.start_from.show_models()
         ended = "Stopped" if result.stopped == "stopped" else "Done"
         self.runner.said.emit(f"{ended}{known}")
         self.result.setText(

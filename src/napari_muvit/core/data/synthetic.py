@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..errors import ConfigError, OutputError
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from .ome_zarr import is_zarr
 from .synthetic_slide import CLASS_COLORS, CLASS_NAMES, SyntheticSlide
-from .zarr_writer import write_pyramid
+from .zarr_writer import BlockReader, write_pyramid
 
 __all__ = [
     "CLASS_COLORS",
@@ -94,8 +95,17 @@ def write_synthetic(
         for path in pair:
             _found(path, parameters)
     for n, (slide, pair) in enumerate(zip(slides, pairs, strict=True)):
-        _write_image(pair[0], slide, wanted[n], should_stop)
-        _write_labels(pair[1], slide, wanted[n], should_stop)
+        write = partial(
+            _write, shape=slide.shape, parameters=wanted[n], should_stop=should_stop
+        )
+        write(pair[0], slide.image, channel_names=("cells",))
+        write(
+            pair[1],
+            slide.labels,
+            labels=True,
+            class_names=CLASS_NAMES,
+            class_colors=CLASS_COLORS,
+        )
         on_progress(Progress(stage="write", done=n + 1, total=images, unit="image"))
     return pairs
 
@@ -118,46 +128,26 @@ def _found(path: Path, parameters: Mapping[str, Any]) -> bool:
     return state.get("finished") is True
 
 
-def _write_image(
+def _write(
     path: Path,
-    slide: SyntheticSlide,
+    source: BlockReader,
+    shape: tuple[int, int],
     parameters: Mapping[str, Any],
     should_stop: StopFn,
+    **meta: Any,
 ) -> None:
+    """Write one pyramid, marked finished only when all of it is there."""
     if not _clear(path, parameters):
         return
     write_pyramid(
         path,
-        slide.image,
-        shape=slide.shape,
+        source,
+        shape=shape,
         dtype=np.uint8,
-        channel_names=("cells",),
         pixel_size=PIXEL_SIZE,
         attributes={_KEY: {"parameters": dict(parameters), "finished": False}},
         should_stop=should_stop,
-    )
-    _finish(path, parameters)
-
-
-def _write_labels(
-    path: Path,
-    slide: SyntheticSlide,
-    parameters: Mapping[str, Any],
-    should_stop: StopFn,
-) -> None:
-    if not _clear(path, parameters):
-        return
-    write_pyramid(
-        path,
-        slide.labels,
-        shape=slide.shape,
-        dtype=np.uint8,
-        labels=True,
-        class_names=CLASS_NAMES,
-        class_colors=CLASS_COLORS,
-        pixel_size=PIXEL_SIZE,
-        attributes={_KEY: {"parameters": dict(parameters), "finished": False}},
-        should_stop=should_stop,
+        **meta,
     )
     _finish(path, parameters)
 
