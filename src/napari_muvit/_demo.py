@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .core.config import PRESETS, PredictionConfig, TrainingConfig
+from .core.config import PredictionConfig, TrainingConfig
 from .core.errors import Cancelled, OutputError
+from .core.presets import PRESETS
 from .core.progress import Progress, ProgressFn, StopFn
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .core.config import PRESETS, ModelConfig
+from .core.config import ModelConfig
 from .core.model.checkpoint import is_model_folder, read_config
+from .core.presets import PRESETS
 
 Facts = dict[str, Any]
 

@@ -273,7 +273,7 @@ def _open(path: str, arguments: argparse.Namespace) -> Any:
 
 
 def _json(content: Any) -> str:
-    from .core.config import finite_json
+    from .core.checks import finite_json
 
     return json.dumps(finite_json(content), indent=2)
 
@@ -290,8 +290,9 @@ def _numbers(text: str, kind: type, name: str) -> tuple[Any, ...]:
 def _finetune_configs(
     arguments: argparse.Namespace, images: Sequence[Any], labels: Sequence[Any]
 ) -> tuple[ModelConfig, TrainingConfig]:
-    from .core.config import TrainingConfig, preset
+    from .core.config import TrainingConfig
     from .core.model.checkpoint import read_config
+    from .core.presets import preset
     from .core.training.prepare import model_config_for
     from .core.training.start import continued_fields
 

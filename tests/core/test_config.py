@@ -5,15 +5,10 @@ from typing import Any
 
 import pytest
 
-from napari_muvit.core.config import (
-    PRESETS,
-    ModelConfig,
-    PredictionConfig,
-    TrainingConfig,
-    finite_json,
-    preset,
-)
+from napari_muvit.core.checks import finite_json
+from napari_muvit.core.config import ModelConfig, PredictionConfig, TrainingConfig
 from napari_muvit.core.errors import ConfigError
+from napari_muvit.core.presets import PRESETS, preset
 
 
 def test_defaults_are_the_papers() -> None:

@@ -14,10 +14,10 @@ import zarr
 from napari.components import ViewerModel
 from napari.layers import Labels, Shapes
 
-from napari_muvit.core.config import PRESETS
 from napari_muvit.core.data.annotations import Annotations
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.geometry import Box
+from napari_muvit.core.presets import PRESETS
 from napari_muvit.widgets import MuViTPanel, annotate_page
 from napari_muvit.widgets.value_table import NOT_USED
 

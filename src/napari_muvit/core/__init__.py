@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import PRESETS, ModelConfig, PredictionConfig, TrainingConfig, preset
+    from .config import ModelConfig, PredictionConfig, TrainingConfig
     from .data.annotations import Annotations
     from .data.open import open_pyramid
     from .data.pyramid import Pyramid
@@ -23,18 +23,13 @@ if TYPE_CHECKING:
     from .model.segmenter import MuViTSegmenter, build_model
     from .prediction.plan import PredictionPlan, plan_prediction
     from .prediction.run import PredictionRun, predict
+    from .presets import PRESETS, preset
     from .progress import Progress
     from .training.prepare import model_config_for
     from .training.run import TrainingResult, finetune
 
 _HOMES = {
-    "config": (
-        "PRESETS",
-        "ModelConfig",
-        "PredictionConfig",
-        "TrainingConfig",
-        "preset",
-    ),
+    "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
     "data.annotations": ("Annotations",),
     "data.open": ("open_pyramid",),
     "data.pyramid": ("Pyramid",),
@@ -47,6 +42,7 @@ _HOMES = {
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
     "prediction.run": ("PredictionRun", "predict"),
+    "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.prepare": ("model_config_for",),
     "training.run": ("TrainingResult", "finetune"),

@@ -5,25 +5,21 @@ Torch-free, so that a command line or a form can use it without loading torch.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 import re
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
-from typing import Any, Literal, Self
+from typing import Literal
 
-from .errors import ConfigError
+from .checks import JsonConfig, require, whole
 
 Decoder = Literal["unetr", "pyramid", "mask2former"]
 RotaryMode = Literal["none", "fixed", "shared", "per_layer"]
 Attention = Literal["joint", "coarse_to_fine"]
 BoxMode = Literal["true", "naive"]
 NormalisationMode = Literal["auto", "percentile", "uint8", "none"]
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 DEFAULT_COLORS = (
     "#4daf4a", "#e41a1c", "#377eb8", "#ff7f00", "#984ea3", "#ffff33", "#a65628",
@@ -32,124 +28,8 @@ DEFAULT_COLORS = (
 BACKGROUND_COLOR = "#999999"
 
 
-def _require(condition: bool, message: str, field_name: str) -> None:
-    if not condition:
-        raise ConfigError(message, field_name)
-
-
-def _one_of(value: object, choices: tuple[str, ...], field_name: str) -> None:
-    _require(
-        value in choices,
-        f"{field_name} is {value!r}; choose one of {', '.join(choices)}.",
-        field_name,
-    )
-
-
-def _whole(value: object, minimum: int, field_name: str) -> None:
-    _require(
-        isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
-        f"{field_name} is {value!r}; a whole number of at least {minimum} is needed.",
-        field_name,
-    )
-
-
-_KINDS: Mapping[Any, tuple[type, str]] = {
-    float: (Real, "a number"),
-    int: (int, "a whole number"),
-    bool: (bool, "true or false"),
-    str: (str, "text"),
-}
-"""What a field's type accepts, and what to call it."""
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a value has a field's type; lists pass for tuples."""
-    origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, part) for part in typing.get_args(kind))
-    if kind is type(None):
-        return value is None
-    if origin is Literal:
-        return isinstance(value, str)
-    if origin is tuple:
-        parts = typing.get_args(kind)
-        if not isinstance(value, (tuple, list)):
-            return False
-        if Ellipsis not in parts and len(value) != len(parts):
-            return False
-        return all(_fits(v, parts[0]) for v in value)
-    if isinstance(value, bool) and kind is not bool:
-        return False
-    return isinstance(value, _KINDS[kind][0])
-
-
-def _wording(kind: Any) -> str:
-    """What to call a field's type in a message."""
-    parts = typing.get_args(kind)
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(_wording(part) for part in parts)
-    if kind is type(None):
-        return "null"
-    if typing.get_origin(kind) is tuple:
-        inner = "texts" if parts[0] is str else "numbers"
-        return f"a list of {inner}"
-    return "text" if typing.get_origin(kind) is Literal else _KINDS[kind][1]
-
-
-@functools.cache
-def _field_types(cls: type) -> Mapping[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-class _JsonConfig:
-    """To and from plain JSON types; unknown keys are an error with a hint."""
-
-    __slots__ = ()
-
-    def _check_types(self) -> None:
-        """Raise `ConfigError` for a field of another type, as a file may hold it."""
-        types_of = _field_types(type(self))  # type: ignore[arg-type]
-        for name, kind in types_of.items():
-            value = getattr(self, name)
-            _require(
-                _fits(value, kind),
-                f"{name} is {value!r}; {_wording(kind)} is needed.",
-                name,
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain JSON types; lists become tuples."""
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - names)
-        if unknown:
-            raise ConfigError(
-                f"{cls.__name__} does not know {', '.join(unknown)}; it may have been "
-                "written by a newer napari-muvit. Update the package or remove it.",
-                unknown[0],
-            )
-        return cls(**{k: _as_tuple(v) for k, v in values.items()})
-
-
-def finite_json(value: Any) -> Any:
-    """Replace numbers that JSON does not know (NaN, infinities) by None."""
-    if isinstance(value, Mapping):
-        return {k: finite_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite_json(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig(_JsonConfig):
+class ModelConfig(JsonConfig):
     """Everything that builds the network, plus what a slide must offer.
 
     The defaults are the paper's (section 3, Table S1).
@@ -213,28 +93,27 @@ class ModelConfig(_JsonConfig):
     """Label v in files means class v + 1, and class 1 is the background."""
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self.check_types()
         self._check_numbers()
         self._check_widths()
-        self._check_choices()
         self._check_classes()
         self._resolve()
 
     def _check_numbers(self) -> None:
         for name in ("in_channels", "num_classes", "embed_dim", "depth", "num_heads"):
-            _whole(getattr(self, name), 1, name)
+            whole(getattr(self, name), 1, name)
         for name in ("patch_size", "crop_size", "decoder_dim"):
-            _whole(getattr(self, name), 1, name)
-        _require(
+            whole(getattr(self, name), 1, name)
+        require(
             self.num_classes <= 255,
             f"num_classes is {self.num_classes}; labels are uint8, so at most 255.",
             "num_classes",
         )
-        _require(
+        require(
             self.ndim in (2, 3, 4), f"ndim is {self.ndim}; 2, 3 or 4 is needed.", "ndim"
         )
         factors = self.scale_factors
-        _require(
+        require(
             bool(factors)
             and all(math.isfinite(f) and f > 0 for f in factors)
             and all(a < b for a, b in pairwise(factors)),
@@ -242,7 +121,7 @@ class ModelConfig(_JsonConfig):
             "such as 1,8,32.",
             "scale_factors",
         )
-        _require(
+        require(
             self.pixel_size is None
             or (math.isfinite(self.pixel_size) and self.pixel_size > 0),
             f"pixel_size is {self.pixel_size}; a positive number of micrometres is "
@@ -253,30 +132,30 @@ class ModelConfig(_JsonConfig):
     def _check_widths(self) -> None:
         for name in ("mlp_ratio", "rotary_base"):
             value = getattr(self, name)
-            _require(
+            require(
                 math.isfinite(value) and value > 0,
                 f"{name} is {value}; a positive number is needed.",
                 name,
             )
-        _require(
+        require(
             self.embed_dim * self.mlp_ratio >= 1,
             f"mlp_ratio {self.mlp_ratio} leaves no hidden width; at least "
             f"{1 / self.embed_dim:g} is needed.",
             "mlp_ratio",
         )
-        _require(
+        require(
             self.crop_size % self.patch_size == 0,
             f"crop_size {self.crop_size} is no multiple of patch_size "
             f"{self.patch_size}.",
             "crop_size",
         )
-        _require(
+        require(
             self.embed_dim % self.num_heads == 0,
             f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.",
             "num_heads",
         )
         head_dim = self.embed_dim // self.num_heads
-        _require(
+        require(
             self.rotary_mode == "none"
             or (head_dim % 2 == 0 and head_dim >= 2 * self.ndim),
             f"A head is {head_dim} wide; RoPE over {self.ndim} axes needs an even "
@@ -284,29 +163,16 @@ class ModelConfig(_JsonConfig):
             "embed_dim",
         )
         for width in self.pyramid_channels:
-            _whole(width, 1, "pyramid_channels")
+            whole(width, 1, "pyramid_channels")
         if self.decoder == "pyramid":
             strides = 2 ** (len(self.pyramid_channels) - 1)
-            _require(
+            require(
                 strides == self.patch_size,
                 f"pyramid_channels has {len(self.pyramid_channels)} widths, for "
                 f"strides 1 to {strides}; the last stride must be patch_size "
                 f"{self.patch_size}.",
                 "pyramid_channels",
             )
-
-    def _check_choices(self) -> None:
-        _one_of(self.decoder, ("unetr", "pyramid", "mask2former"), "decoder")
-        _one_of(
-            self.rotary_mode, ("none", "fixed", "shared", "per_layer"), "rotary_mode"
-        )
-        _one_of(self.attention, ("joint", "coarse_to_fine"), "attention")
-        _one_of(self.boxes, ("true", "naive"), "boxes")
-        _one_of(
-            self.normalisation,
-            ("auto", "percentile", "uint8", "none"),
-            "normalisation",
-        )
 
     def _check_classes(self) -> None:
         for name, count in (
@@ -315,13 +181,13 @@ class ModelConfig(_JsonConfig):
             ("background_value", self.in_channels),
         ):
             value = getattr(self, name)
-            _require(
+            require(
                 value is None or len(value) == count,
                 f"{name} has {len(value or ())} entries; {count} are needed.",
                 name,
             )
         names = self.class_names or ()
-        _require(
+        require(
             all(name.strip() for name in names),
             f"class_names {', '.join(names)} holds an empty name.",
             "class_names",
@@ -329,17 +195,17 @@ class ModelConfig(_JsonConfig):
         wrong = [
             c for c in self.class_colors or () if not re.fullmatch("#[0-9a-fA-F]{6}", c)
         ]
-        _require(
+        require(
             not wrong,
             f"class_colors holds {', '.join(wrong)}; #rrggbb is needed.",
             "class_colors",
         )
-        _require(
+        require(
             len(set(names)) == len(names),
             f"class_names {', '.join(names)} holds a name twice.",
             "class_names",
         )
-        _require(
+        require(
             self.background is None or 1 <= self.background <= self.num_classes,
             f"background is {self.background}; a label from 1 to {self.num_classes} is "
             "needed, or None.",
@@ -403,7 +269,7 @@ def default_colors(num_classes: int, background: int | None = None) -> tuple[str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig(_JsonConfig):
+class TrainingConfig(JsonConfig):
     """How to fine-tune. Training ends at whichever limit comes first."""
 
     epochs: int | None = None
@@ -449,55 +315,54 @@ class TrainingConfig(_JsonConfig):
     """Same seed, same crops and same loss curve on the same machine."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
     num_threads: int | None = None
     """CPU threads of torch; None: as torch chooses."""
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self.check_types()
         for name in ("epochs", "steps", "steps_per_epoch", "num_threads"):
             if getattr(self, name) is not None:
-                _whole(getattr(self, name), 1, name)
-        _whole(self.batch_size, 1, "batch_size")
-        _whole(self.validation_crops, 1, "validation_crops")
-        _whole(self.seed, 0, "seed")
-        _require(
+                whole(getattr(self, name), 1, name)
+        whole(self.batch_size, 1, "batch_size")
+        whole(self.validation_crops, 1, "validation_crops")
+        whole(self.seed, 0, "seed")
+        require(
             self.seed < 2**32,
             f"seed is {self.seed}; less than 2**32 is needed.",
             "seed",
         )
-        _one_of(self.precision, ("32-true", "bf16-mixed", "16-mixed"), "precision")
-        _require(
+        require(
             self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0),
             f"minutes is {self.minutes}; a positive number is needed.",
             "minutes",
         )
-        _require(
+        require(
             any(v is not None for v in (self.epochs, self.steps, self.minutes)),
             "Training has no end: give epochs, steps or minutes.",
             "epochs",
         )
         for name in ("learning_rate", "encoder_learning_rate", "clip_norm"):
             value = getattr(self, name)
-            _require(
+            require(
                 math.isfinite(value) and value > 0,
                 f"{name} is {value}; a positive number is needed.",
                 name,
             )
         for name in ("warmup", "foreground_share", "intensity_jitter"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} is {value}; 0 to 1 is needed.", name)
+            require(0 <= value <= 1, f"{name} is {value}; 0 to 1 is needed.", name)
         for name in (
             "weight_decay", "dice_weight", "foreground_weight", "level_weight",
         ):  # fmt: skip
             value = getattr(self, name)
-            _require(
+            require(
                 math.isfinite(value) and value >= 0,
                 f"{name} is {value}; zero or a positive number is needed.",
                 name,
             )
-        _require(
+        require(
             0 <= self.validation_share < 1,
             f"validation_share is {self.validation_share}; 0 to below 1 is needed.",
             "validation_share",
@@ -505,7 +370,7 @@ class TrainingConfig(_JsonConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PredictionConfig(_JsonConfig):
+class PredictionConfig(JsonConfig):
     """How to predict a slide."""
 
     overlap: float = 0.25
@@ -525,83 +390,30 @@ class PredictionConfig(_JsonConfig):
     """CPU threads of torch; None: as torch chooses."""
 
     def __post_init__(self) -> None:
-        self._check_types()
-        _require(
+        self.check_types()
+        require(
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",
             "overlap",
         )
-        _whole(self.batch_size, 1, "batch_size")
-        _whole(self.tile_size, 64, "tile_size")
-        _require(
+        whole(self.batch_size, 1, "batch_size")
+        whole(self.tile_size, 64, "tile_size")
+        require(
             self.tile_size & (self.tile_size - 1) == 0,
             f"tile_size is {self.tile_size}; a power of two is needed.",
             "tile_size",
         )
         if self.num_threads is not None:
-            _whole(self.num_threads, 1, "num_threads")
+            whole(self.num_threads, 1, "num_threads")
         if self.region is not None:
-            _require(
+            require(
                 all(math.isfinite(v) for v in self.region),
                 f"region is {self.region}; y0,x0,y1,x1 is needed.",
                 "region",
             )
             y0, x0, y1, x1 = self.region
-            _require(
+            require(
                 y1 > y0 and x1 > x0,
                 f"region is {self.region}; y1 must be above y0 and x1 above x0.",
                 "region",
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preset:
-    """A named size: what differs from the defaults, for ``--preset``."""
-
-    summary: str
-    """One line for people."""
-    model: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `ModelConfig`."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainingConfig`."""
-
-
-PRESETS: Mapping[str, Preset] = {
-    "tiny": Preset(
-        summary="learns within minutes on a laptop",
-        model={
-            "decoder": "pyramid", "scale_factors": (1, 4), "crop_size": 64,
-            "embed_dim": 128, "depth": 4, "num_heads": 4,
-        },
-        training={"batch_size": 16, "foreground_weight": 5.0, "minutes": 5.0},
-    ),
-    "small": Preset(
-        summary="for a GPU or a patient laptop",
-        model={
-            "decoder": "pyramid", "scale_factors": (1, 8), "crop_size": 64,
-            "embed_dim": 192, "depth": 6, "num_heads": 6,
-            "pyramid_channels": (32, 64, 64, 128),
-        },
-        training={"batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0},
-    ),
-    "paper": Preset(
-        summary="the paper's sizes and recipe, for GPUs",
-        model={"decoder": "unetr", "scale_factors": (1, 8, 32), "crop_size": 256},
-        training={
-            "epochs": 100, "batch_size": 8, "learning_rate": 1e-4,
-            "encoder_learning_rate": 1e-5,
-            "clip_norm": 0.5, "dice_weight": 0.1, "foreground_weight": 1.0,
-            "warmup": 0.0, "steps_per_epoch": 512,
-        },
-    ),
-}  # fmt: skip
-
-
-def preset(name: str) -> Preset:
-    """Return the preset called ``name``."""
-    if name not in PRESETS:
-        raise ConfigError(
-            f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.",
-            "preset",
-        )
-    return PRESETS[name]

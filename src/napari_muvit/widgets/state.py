@@ -12,10 +12,10 @@ from ..core.config import (
     DEFAULT_COLORS,
     ModelConfig,
     TrainingConfig,
-    preset,
 )
 from ..core.data.pyramid import Pyramid
 from ..core.errors import AnnotationError
+from ..core.presets import preset
 
 
 @dataclass(frozen=True, slots=True)

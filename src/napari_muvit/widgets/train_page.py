@@ -15,11 +15,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..core.config import PRESETS, ModelConfig
+from ..core.config import ModelConfig
 from ..core.data.annotations import Annotations, Polygon
 from ..core.data.pyramid import Pyramid
 from ..core.errors import AnnotationError, MuvitError
 from ..core.geometry import Box
+from ..core.presets import PRESETS
 from ..core.progress import Progress
 from . import describe
 from .job import JobRunner, worker_threads

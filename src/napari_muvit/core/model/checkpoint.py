@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ..config import ModelConfig, finite_json
+from ..checks import finite_json
+from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, OutputError
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..config import ModelConfig, preset
+from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
 from ..data.open import open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
 from ..errors import AnnotationError, ConfigError, PyramidError
+from ..presets import preset
 from ..progress import StopFn, never_stop
 
 ImageSource = Any

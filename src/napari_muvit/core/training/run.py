@@ -343,7 +343,7 @@ def _trainer(
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=1 if device.type != "cuda" else [index],
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
         max_epochs=-1,
         gradient_clip_val=config.clip_norm,
         callbacks=callbacks,
