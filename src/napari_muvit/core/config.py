@@ -6,16 +6,19 @@ Torch-free, so that a command line or a form can use it without loading torch.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from .checks import JsonConfig, require, whole
+from .model_checks import check_model
 
 Decoder = Literal["unetr", "pyramid", "mask2former"]
 RotaryMode = Literal["none", "fixed", "shared", "per_layer"]
-Attention = Literal["joint", "coarse_to_fine"]
+RotaryPosition = Literal["centre", "corner"]
+Attention = Literal["joint", "coarse_to_fine", "fine_to_coarse", "within_level"]
+MaskShares = Literal["dirichlet", "uniform", "equal"]
+MAEContext = Literal["visible", "all"]
+Norm = Literal["batch", "group"]
 BoxMode = Literal["true", "naive"]
 NormalisationMode = Literal["auto", "percentile", "uint8", "none"]
 
@@ -42,13 +45,14 @@ class ModelConfig(JsonConfig):
     num_classes: int = 2
     """Classes K; logit k is label k + 1."""
     decoder: Decoder = "unetr"
-    """``unetr`` is the paper's, ``pyramid`` ours (learns context within minutes)."""
+    """``unetr`` and ``mask2former`` are the paper's, ``pyramid`` is ours (learns
+    context within minutes)."""
     ndim: int = 2
     """Spatial axes."""
     crop_size: int = 256
     """Crop edge in pixels, the same at every level; a multiple of the patch."""
-    patch_size: int = 8
-    """Patch edge P in pixels."""
+    patch_size: int | tuple[int, ...] = 8
+    """Patch edge P in pixels, or one an axis."""
     embed_dim: int = 512
     """Token width D."""
     depth: int = 12
@@ -61,18 +65,46 @@ class ModelConfig(JsonConfig):
     """World RoPE: frequencies learned per layer (paper), shared, fixed, or none."""
     rotary_base: float = 10000.0
     """Base b of the initial RoPE frequencies."""
+    rotary_position: RotaryPosition = "centre"
+    """Where in its box a token sits: ``centre`` of its patch, or ``corner`` to corner
+    (checkpoints of the authors)."""
+    level_embedding: bool = True
+    """Add a learned vector to the tokens of each level."""
     attention: Attention = "joint"
     """``joint``: all levels attend to all (paper). ``coarse_to_fine``: a token attends
-    to its own and coarser levels only."""
+    to its own and coarser levels only; ``fine_to_coarse``: to its own and finer ones
+    (the authors' "causal"); ``within_level``: to its own only."""
     context_skip: bool | None = None
-    """Sample the next coarser level's decoder features at this crop's place. None:
-    yes for ``pyramid``, no for ``unetr``."""
+    """Sample the next coarser level's decoder features at this crop's place (``unetr``
+    and ``pyramid``). None: yes for ``pyramid``, else no."""
     level_heads: bool | None = None
-    """Supervise every level. None: yes for ``pyramid``, no for ``unetr``."""
+    """Supervise every level (``unetr`` and ``pyramid``). None: yes for ``pyramid``,
+    else no."""
     decoder_dim: int = 256
-    """Width of the UNETR decoder."""
+    """Width of the UNETR and the Mask2Former decoder."""
+    num_queries: int | None = None
+    """Mask queries of Mask2Former, at least the classes. None: 16, or the classes."""
     pyramid_channels: tuple[int, ...] = (24, 48, 48, 96)
     """Widths of the pyramid decoder at strides 1, 2, ..., ``patch_size``."""
+    pyramid_norm: Norm = "batch"
+    """Normalisation of the pyramid decoder: over the batch, or in groups of 8
+    channels of each crop."""
+    context_strides: tuple[int, ...] = (1,)
+    """Strides at which the context skip enters the pyramid decoder."""
+    mae_dim: int = 256
+    """Token width of the MAE decoders (paper: 256)."""
+    mae_depth: int = 2
+    """Layers of each MAE decoder."""
+    mask_ratio: float = 0.75
+    """Share of all tokens that the MAE hides."""
+    mask_shares: MaskShares = "dirichlet"
+    """How the visible tokens are shared among levels: by Dirichlet(0.5) per sample
+    (paper), ``uniform`` over all tokens, or ``equal`` for every level."""
+    mae_context: MAEContext = "visible"
+    """What MAE decoders attend to across levels: the visible tokens (paper), or
+    ``all``, mask tokens too (the authors' checkpoints)."""
+    normalise_target: bool = False
+    """Whether the MAE predicts patches of zero mean and unit variance."""
     boxes: BoxMode = "true"
     """``naive`` feeds fixed centred boxes, the paper's baseline."""
     pixel_size: float | None = None
@@ -94,123 +126,8 @@ class ModelConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         self.check_types()
-        self._check_numbers()
-        self._check_widths()
-        self._check_classes()
+        check_model(self)
         self._resolve()
-
-    def _check_numbers(self) -> None:
-        for name in ("in_channels", "num_classes", "embed_dim", "depth", "num_heads"):
-            whole(getattr(self, name), 1, name)
-        for name in ("patch_size", "crop_size", "decoder_dim"):
-            whole(getattr(self, name), 1, name)
-        require(
-            self.num_classes <= 255,
-            f"num_classes is {self.num_classes}; labels are uint8, so at most 255.",
-            "num_classes",
-        )
-        require(
-            self.ndim in (2, 3, 4), f"ndim is {self.ndim}; 2, 3 or 4 is needed.", "ndim"
-        )
-        factors = self.scale_factors
-        require(
-            bool(factors)
-            and all(math.isfinite(f) and f > 0 for f in factors)
-            and all(a < b for a, b in pairwise(factors)),
-            f"scale_factors is {factors}; ascending positive numbers are needed, "
-            "such as 1,8,32.",
-            "scale_factors",
-        )
-        require(
-            self.pixel_size is None
-            or (math.isfinite(self.pixel_size) and self.pixel_size > 0),
-            f"pixel_size is {self.pixel_size}; a positive number of micrometres is "
-            "needed, or None.",
-            "pixel_size",
-        )
-
-    def _check_widths(self) -> None:
-        for name in ("mlp_ratio", "rotary_base"):
-            value = getattr(self, name)
-            require(
-                math.isfinite(value) and value > 0,
-                f"{name} is {value}; a positive number is needed.",
-                name,
-            )
-        require(
-            self.embed_dim * self.mlp_ratio >= 1,
-            f"mlp_ratio {self.mlp_ratio} leaves no hidden width; at least "
-            f"{1 / self.embed_dim:g} is needed.",
-            "mlp_ratio",
-        )
-        require(
-            self.crop_size % self.patch_size == 0,
-            f"crop_size {self.crop_size} is no multiple of patch_size "
-            f"{self.patch_size}.",
-            "crop_size",
-        )
-        require(
-            self.embed_dim % self.num_heads == 0,
-            f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.",
-            "num_heads",
-        )
-        head_dim = self.embed_dim // self.num_heads
-        require(
-            self.rotary_mode == "none"
-            or (head_dim % 2 == 0 and head_dim >= 2 * self.ndim),
-            f"A head is {head_dim} wide; RoPE over {self.ndim} axes needs an even "
-            f"width of at least {2 * self.ndim}. Choose another embed_dim.",
-            "embed_dim",
-        )
-        for width in self.pyramid_channels:
-            whole(width, 1, "pyramid_channels")
-        if self.decoder == "pyramid":
-            strides = 2 ** (len(self.pyramid_channels) - 1)
-            require(
-                strides == self.patch_size,
-                f"pyramid_channels has {len(self.pyramid_channels)} widths, for "
-                f"strides 1 to {strides}; the last stride must be patch_size "
-                f"{self.patch_size}.",
-                "pyramid_channels",
-            )
-
-    def _check_classes(self) -> None:
-        for name, count in (
-            ("class_names", self.num_classes),
-            ("class_colors", self.num_classes),
-            ("background_value", self.in_channels),
-        ):
-            value = getattr(self, name)
-            require(
-                value is None or len(value) == count,
-                f"{name} has {len(value or ())} entries; {count} are needed.",
-                name,
-            )
-        names = self.class_names or ()
-        require(
-            all(name.strip() for name in names),
-            f"class_names {', '.join(names)} holds an empty name.",
-            "class_names",
-        )
-        wrong = [
-            c for c in self.class_colors or () if not re.fullmatch("#[0-9a-fA-F]{6}", c)
-        ]
-        require(
-            not wrong,
-            f"class_colors holds {', '.join(wrong)}; #rrggbb is needed.",
-            "class_colors",
-        )
-        require(
-            len(set(names)) == len(names),
-            f"class_names {', '.join(names)} holds a name twice.",
-            "class_names",
-        )
-        require(
-            self.background is None or 1 <= self.background <= self.num_classes,
-            f"background is {self.background}; a label from 1 to {self.num_classes} is "
-            "needed, or None.",
-            "background",
-        )
 
     def _resolve(self) -> None:
         """Fill what follows from the rest, so that readers never meet None."""
@@ -219,6 +136,10 @@ class ModelConfig(JsonConfig):
             object.__setattr__(self, name, value)
 
         put("scale_factors", tuple(_plain(f) for f in self.scale_factors))
+        if isinstance(self.patch_size, tuple) and len(set(self.patch_size)) == 1:
+            put("patch_size", self.patch_size[0])
+        if self.num_queries is None:
+            put("num_queries", max(16, self.num_classes))
         ours = self.decoder == "pyramid" and len(self.scale_factors) > 1
         if self.context_skip is None:
             put("context_skip", ours)
@@ -250,9 +171,15 @@ class ModelConfig(JsonConfig):
         return tuple(k for k in range(1, self.num_classes + 1) if k != self.background)
 
     @property
-    def grid(self) -> int:
-        """Patches along one edge of a crop."""
-        return self.crop_size // self.patch_size
+    def patch(self) -> tuple[int, ...]:
+        """Patch edge along each axis."""
+        edge = self.patch_size
+        return edge if isinstance(edge, tuple) else (edge,) * self.ndim
+
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head of the encoder."""
+        return self.embed_dim // self.num_heads
 
 
 def _plain(factor: float) -> float:

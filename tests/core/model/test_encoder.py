@@ -5,7 +5,8 @@ import torch
 
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import ConfigError
-from napari_muvit.core.model.encoder import MuViTEncoder, patchify
+from napari_muvit.core.model.encoder import MuViTEncoder
+from napari_muvit.core.model.patches import patchify
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "crop_size": 32}
 
@@ -27,7 +28,7 @@ def test_parameter_counts_are_the_papers() -> None:
 
 def test_patchify_is_row_major_and_keeps_every_pixel() -> None:
     x = torch.arange(2 * 3 * 16 * 24).reshape(1, 2, 3, 16, 24)
-    patches = patchify(x, 8)
+    patches = patchify(x, (8, 8))
     assert patches.shape == (1, 2, 6, 3 * 64)
     assert torch.equal(patches[0, 1, 4].view(3, 8, 8), x[0, 1, :, 8:16, 8:16])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from napari_muvit.core.model.rope import (
     AxialRope,
     axis_widths,
-    patch_centres,
+    patch_positions,
     relative_to_origin,
     rotate,
 )
@@ -16,23 +16,23 @@ edges = st.floats(-1e4, 1e4, allow_nan=False)
 
 
 @given(edges, edges, st.floats(1, 500), st.floats(-1e4, 1e4))
-def test_a_translation_shifts_all_patch_centres_alike(
+def test_a_translation_shifts_all_patch_positions_alike(
     y: float, x: float, size: float, shift: float
 ) -> None:
     box = torch.tensor([[[[y, x], [y + size, x + 2 * size]]]], dtype=torch.float64)
-    moved = patch_centres(box + shift, (4, 8))
-    assert torch.allclose(moved, patch_centres(box, (4, 8)) + shift, atol=1e-8)
+    moved = patch_positions(box + shift, (4, 8))
+    assert torch.allclose(moved, patch_positions(box, (4, 8)) + shift, atol=1e-8)
 
 
 def test_a_coarse_patch_centre_is_the_mean_of_the_fine_centres_it_covers() -> None:
     # One coarse patch of 32 world px covers 4 x 4 fine patches of 8 world px.
-    fine = patch_centres(torch.tensor([[[[0.0, 0.0], [32.0, 32.0]]]]), (4, 4))
-    coarse = patch_centres(torch.tensor([[[[0.0, 0.0], [128.0, 128.0]]]]), (4, 4))
+    fine = patch_positions(torch.tensor([[[[0.0, 0.0], [32.0, 32.0]]]]), (4, 4))
+    coarse = patch_positions(torch.tensor([[[[0.0, 0.0], [128.0, 128.0]]]]), (4, 4))
     assert torch.equal(fine[0, 0].mean(dim=0), coarse[0, 0, 0])
 
 
-def test_patch_centres_are_half_a_patch_from_the_edge() -> None:
-    centres = patch_centres(torch.tensor([[[[0.0, 0.0], [32.0, 32.0]]]]), (8, 8))
+def test_patch_positions_are_half_a_patch_from_the_edge() -> None:
+    centres = patch_positions(torch.tensor([[[[0.0, 0.0], [32.0, 32.0]]]]), (8, 8))
     assert centres[0, 0, 0].tolist() == [2.0, 2.0]
     assert centres[0, 0, 1].tolist() == [2.0, 6.0]
     assert centres[0, 0, -1].tolist() == [30.0, 30.0]
@@ -47,18 +47,18 @@ def test_the_rest_of_a_head_goes_to_the_first_axis() -> None:
 def test_scores_depend_on_differences_of_places_only() -> None:
     torch.manual_seed(0)
     rope = AxialRope(16, 2)
-    query, key = torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16)
+    query, key = torch.randn(1, 5, 2, 16), torch.randn(1, 5, 2, 16)
     places = torch.rand(1, 5, 2) * 100
-    here = [rotate(t, *rope(places)) for t in (query, key)]
-    there = [rotate(t, *rope(places + 37.0)) for t in (query, key)]
-    scores = here[0] @ here[1].transpose(-1, -2)
-    assert torch.allclose(scores, there[0] @ there[1].transpose(-1, -2), atol=1e-4)
+    here = [rotate(t, rope(places)) for t in (query, key)]
+    there = [rotate(t, rope(places + 37.0)) for t in (query, key)]
+    scores = torch.einsum("bthe,bshe->bhts", *here)
+    assert torch.allclose(scores, torch.einsum("bthe,bshe->bhts", *there), atol=1e-4)
 
 
 def test_the_same_place_has_the_same_code_at_two_levels() -> None:
     # Fine patch 8 px around (36, 36), coarse patch 24 px around the same point.
     boxes = torch.tensor([[[[32.0, 32.0], [40.0, 40.0]], [[24.0, 24.0], [48.0, 48.0]]]])
-    centres = patch_centres(boxes, (1, 1))
+    centres = patch_positions(boxes, (1, 1))
     assert torch.equal(centres[0, 0], centres[0, 1])
 
 

@@ -6,7 +6,7 @@ import torch
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.model.losses import segmentation_loss
-from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
+from napari_muvit.core.model.segmenter import DECODERS, MuViTSegmenter, build_model
 from napari_muvit.core.model.world import sample_at
 
 SIZE = {
@@ -29,13 +29,23 @@ def example(levels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return x, box
 
 
-@pytest.mark.parametrize(("factors", "table"), [((1,), 31.66), ((1, 8, 32), 35.02)])
-def test_unetr_has_the_papers_size(factors: tuple[int, ...], table: float) -> None:
-    model = MuViTSegmenter(ModelConfig(scale_factors=factors))
+@pytest.mark.parametrize(
+    ("decoder", "factors", "table"),
+    [
+        ("unetr", (1,), 31.66),
+        ("unetr", (1, 8, 32), 35.02),
+        ("mask2former", (1,), 33.44),
+        ("mask2former", (1, 8, 32), 36.80),
+    ],
+)
+def test_segmenters_have_the_papers_size(
+    decoder: str, factors: tuple[int, ...], table: float
+) -> None:
+    model = MuViTSegmenter(ModelConfig(decoder=decoder, scale_factors=factors))
     assert count(model) / 1e6 == pytest.approx(table, rel=0.02)
 
 
-@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("factors", [(1,), (1, 4), (1, 4, 16)])
 def test_output_is_the_finest_level(decoder: str, factors: tuple[int, ...]) -> None:
     config = ModelConfig(decoder=decoder, scale_factors=factors, **SIZE)
@@ -43,7 +53,7 @@ def test_output_is_the_finest_level(decoder: str, factors: tuple[int, ...]) -> N
     assert build_model(config)(x, box).shape == (2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_a_shift_of_the_world_changes_no_logit(decoder: str) -> None:
     torch.manual_seed(0)
     config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
@@ -52,7 +62,7 @@ def test_a_shift_of_the_world_changes_no_logit(decoder: str) -> None:
     assert torch.equal(model(x, box.double()), model(x, box.double() + 2**20))
 
 
-@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_pixels_outside_the_fine_crop_change_the_answer(decoder: str) -> None:
     # The claim of the whole package: context reaches the finest level.
     torch.manual_seed(0)
@@ -64,7 +74,7 @@ def test_pixels_outside_the_fine_crop_change_the_answer(decoder: str) -> None:
     assert not torch.allclose(model(x, box), model(other, box), atol=1e-4)
 
 
-@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_gradients_reach_every_parameter(decoder: str) -> None:
     torch.manual_seed(0)
     config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
@@ -74,13 +84,17 @@ def test_gradients_reach_every_parameter(decoder: str) -> None:
     assert dead == []
 
 
-@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
-def test_overfits_one_batch(decoder: str) -> None:
+# Mask2Former sees the pixels through its tokens only, so it answers by the patch.
+@pytest.mark.parametrize(
+    ("decoder", "edge"), [("unetr", 1), ("pyramid", 1), ("mask2former", 8)]
+)
+def test_overfits_one_batch(decoder: str, edge: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
     model = build_model(config)
     x, box = example(2)
-    labels = (x[:, 0, 0] * 3).floor().long().clamp(max=2) + 1
+    spots = x[:, 0, 0, ::edge, ::edge].repeat_interleave(edge, 1)
+    labels = (spots.repeat_interleave(edge, 2) * 3).long().clamp(max=2) + 1
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(120):
         loss = segmentation_loss(
@@ -118,10 +132,21 @@ def test_outside_the_coarse_crop_the_edge_is_taken() -> None:
     assert torch.equal(seen, torch.full((1, 1, 4, 4), 3.0))
 
 
-def test_unavailable_choices_are_refused() -> None:
-    with pytest.raises(ConfigError, match="mask2former"):
-        build_model(ModelConfig(decoder="mask2former", **SIZE))
-    with pytest.raises(ConfigError, match="pyramid decoder"):
-        build_model(ModelConfig(decoder="unetr", context_skip=True, **SIZE))
-    with pytest.raises(ConfigError, match="power of two"):
+def test_what_a_decoder_cannot_do_is_refused() -> None:
+    for field in ("context_skip", "level_heads"):
+        with pytest.raises(ConfigError, match="neither") as caught:
+            build_model(ModelConfig(decoder="mask2former", **{field: True}, **SIZE))
+        assert caught.value.field == field
+    with pytest.raises(ConfigError, match="works in 2D, not with 3"):
+        build_model(ModelConfig(decoder="mask2former", ndim=3, **SIZE))
+    with pytest.raises(ConfigError, match="2D and 3D, not with 4"):
+        build_model(ModelConfig(decoder="unetr", ndim=4))
+    with pytest.raises(ConfigError, match="powers of two"):
         build_model(ModelConfig(patch_size=6, crop_size=36))
+    with pytest.raises(ConfigError, match="decoder_dim 17 is no multiple"):
+        build_model(
+            ModelConfig(
+                decoder="mask2former",
+                **{**SIZE, "decoder_dim": 17},
+            )
+        )

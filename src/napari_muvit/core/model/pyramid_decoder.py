@@ -1,25 +1,30 @@
 """Pyramid decoder: convolutions at every stride, tokens, and the context skip.
 
-Ours, not the paper's: this arrangement learns to use context within minutes. Each
-level has its own U-shaped decoder (shared batch statistics would mix scales), its own
-head, and hands its full-resolution features to the next finer level, which samples
-them at its own place through world coordinates. Nothing in a coarse level's
-convolutions depends on the fine crop.
+Reference: ours, not the paper's (MuViT, arXiv 2602.24222, is the encoder below it): an
+arrangement that learns to use context within minutes. Each level has its own U-shaped
+decoder (shared batch statistics would mix scales), its own head, and hands its
+full-resolution features to the next finer level, which samples them at its own place
+through world coordinates. Nothing in a coarse level's convolutions depends on the
+fine crop.
 
-Shapes: B batch, L levels, C channels, D token width, K classes.
+Shapes: B batch, L levels, C channels, N spatial axes, D token width, W decoder width at
+a stride, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .layers import ConvBlock, check_ndim, conv, upsample
+from .layers import ConvBlock, check_ndim, conv, stage_factors, upsample
 from .world import sample_at
+
+Context = Callable[[Sequence[int]], Tensor]
+"""(B, W, *shape) of the next coarser level at this level's place, at a given shape."""
 
 
 class LevelDecoder(nn.Module):
@@ -27,22 +32,34 @@ class LevelDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig, has_context: bool, has_head: bool) -> None:
         super().__init__()
-        ndim, widths = config.ndim, config.pyramid_channels
-        self.stem = ConvBlock(ndim, config.in_channels, widths[0], count=1)
+        ndim, widths, norm = config.ndim, config.pyramid_channels, config.pyramid_norm
+        self.factors = stage_factors(config.patch, "pyramid")
+        self.stem = ConvBlock(ndim, config.in_channels, widths[0], count=1, norm=norm)
         self.down = nn.ModuleList(
-            ConvBlock(ndim, a, b, stride=2) for a, b in pairwise(widths)
+            ConvBlock(ndim, a, b, stride=stride, norm=norm)
+            for (a, b), stride in zip(
+                pairwise(widths), reversed(self.factors), strict=True
+            )
         )
-        self.tokens = conv(ndim, config.embed_dim, widths[-1], 1)
-        self.bottom = ConvBlock(ndim, widths[-1], widths[-1], count=1)
+        self.tokens = conv(ndim, config.embed_dim, widths[-1])
+        self.bottom = ConvBlock(ndim, widths[-1], widths[-1], count=1, norm=norm)
         self.up = nn.ModuleList(
-            ConvBlock(ndim, a + b, b, count=1) for b, a in pairwise(widths)
+            ConvBlock(ndim, a + b, b, count=1, norm=norm)
+            for a, b in pairwise(reversed(widths))
         )
-        self.context = conv(ndim, widths[0], widths[0], 1) if has_context else None
-        self.last = ConvBlock(ndim, widths[0], widths[0], count=1)
-        self.head = conv(ndim, widths[0], config.num_classes, 1) if has_head else None
+        # By stage: 0 is the patch grid, the last one full resolution.
+        stages = [len(widths) - s.bit_length() for s in config.context_strides]
+        self.context = nn.ModuleDict(
+            {
+                str(stage): conv(ndim, widths[0], widths[len(widths) - 1 - stage])
+                for stage in sorted(stages if has_context else [])
+            }
+        )
+        self.last = ConvBlock(ndim, widths[0], widths[0], count=1, norm=norm)
+        self.head = conv(ndim, widths[0], config.num_classes) if has_head else None
 
     def forward(
-        self, pixels: Tensor, tokens: Tensor, context: Tensor | None
+        self, pixels: Tensor, tokens: Tensor, context: Context | None
     ) -> tuple[Tensor, Tensor | None]:
         """Decode one level.
 
@@ -53,28 +70,48 @@ class LevelDecoder(nn.Module):
         tokens
             (B, D, *grid).
         context
-            (B, widths[0], *spatial) features of the next coarser level, sampled at
-            this level's box, or None.
+            Features of the next coarser level at this level's place, or None.
 
         Returns
         -------
         features, logits
-            (B, widths[0], *spatial) and (B, K, *spatial) or None without a head.
+            (B, W, *spatial) and (B, K, *spatial), or None without a head.
         """
         skips = [self.stem(pixels)]
         for stage in self.down:
             skips.append(stage(skips[-1]))
-        current = self.bottom(skips.pop() + self.tokens(tokens))
-        for stage in reversed(self.up):
-            current = stage(torch.cat((upsample(current, 2), skips.pop()), dim=1))
-        if self.context is not None and context is not None:
-            current = current + self.context(context)
+        current = skips.pop() + self.tokens(tokens)
+        current = self.bottom(self._with_context(current, 0, context))
+        for index, (stage, factor) in enumerate(
+            zip(self.up, self.factors, strict=True), start=1
+        ):
+            joined = torch.cat((upsample(current, factor), skips.pop()), dim=1)
+            current = self._with_context(stage(joined), index, context)
         current = self.last(current)
         return current, None if self.head is None else self.head(current)
 
+    def _with_context(
+        self, features: Tensor, stage: int, context: Context | None
+    ) -> Tensor:
+        if context is None or str(stage) not in self.context:
+            return features
+        seen: Tensor = self.context[str(stage)](context(features.shape[2:]))
+        return features + seen
+
 
 class PyramidDecoder(nn.Module):
-    """A `LevelDecoder` a level, coarse to fine, as a cascade."""
+    """A `LevelDecoder` a level, coarse to fine, as a cascade.
+
+    Parameters
+    ----------
+    config
+        Patch (edges that are powers of two), widths, levels and classes are used.
+
+    Raises
+    ------
+    ConfigError
+        For four axes, or a patch that cannot be halved down.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -112,17 +149,22 @@ class PyramidDecoder(nn.Module):
             Logits (B, K, *spatial), finest level first; coarser ones with level heads.
         """
         logits: list[Tensor] = []
-        features: Tensor | None = None
-        shape = x.shape[3:]
-        for level in range(len(self.levels) - 1, -1, -1):
-            context = None
-            if features is not None and self.context_skip:
-                context = sample_at(
-                    features, bboxes[:, level + 1], bboxes[:, level], shape
-                )
+        context: Context | None = None
+        for level in reversed(range(len(self.levels))):
             features, scores = self.levels[level](
                 x[:, level], maps[0][:, level], context
             )
             if scores is not None:
                 logits.insert(0, scores)
+            if self.context_skip and level:
+                context = context_of(features, bboxes[:, level], bboxes[:, level - 1])
         return tuple(logits)
+
+
+def context_of(features: Tensor, source: Tensor, target: Tensor) -> Context:
+    """Offer a level's features at the place of the next finer one; see `sample_at`."""
+
+    def at(shape: Sequence[int]) -> Tensor:
+        return sample_at(features, source, target, shape)
+
+    return at

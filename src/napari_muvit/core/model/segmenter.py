@@ -7,14 +7,25 @@ Shapes: B batch, L levels, C channels, N spatial axes, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..errors import ConfigError
 from .encoder import MuViTEncoder
+from .mask2former import Mask2FormerDecoder
+from .patches import grid_of
 from .pyramid_decoder import PyramidDecoder
 from .rope import relative_to_origin
 from .unetr import UNETRDecoder
+
+DECODERS: Mapping[
+    str, type[UNETRDecoder] | type[PyramidDecoder] | type[Mask2FormerDecoder]
+] = {
+    "unetr": UNETRDecoder,
+    "pyramid": PyramidDecoder,
+    "mask2former": Mask2FormerDecoder,
+}
 
 
 class MuViTSegmenter(nn.Module):
@@ -28,24 +39,15 @@ class MuViTSegmenter(nn.Module):
     Raises
     ------
     ConfigError
-        If the decoder is not available.
+        If the decoder does not do what is asked of it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = MuViTEncoder(config)
-        self.decoder: UNETRDecoder | PyramidDecoder
-        if config.decoder == "unetr":
-            self.decoder = UNETRDecoder(config)
-        elif config.decoder == "pyramid":
-            self.decoder = PyramidDecoder(config)
-        else:
-            raise ConfigError(
-                f"The decoder {config.decoder} is not part of this version; choose "
-                "pyramid or unetr.",
-                "decoder",
-            )
+        self.decoder: UNETRDecoder | PyramidDecoder | Mask2FormerDecoder
+        self.decoder = DECODERS[config.decoder](config)
 
     def forward(self, x: Tensor, bboxes: Tensor) -> Tensor:
         """Segment the finest level.
@@ -68,7 +70,7 @@ class MuViTSegmenter(nn.Module):
         """Logits of every level that has a head, finest first; see `forward`."""
         layers = self.decoder.layers
         tokens = self.encoder.intermediate_tokens(x, bboxes, layers)
-        grid = tuple(s // self.config.patch_size for s in x.shape[3:])
+        grid = grid_of(x, self.config.patch)
         maps = [self.encoder.as_maps(t, grid) for t in tokens]
         return self.decoder(x, relative_to_origin(bboxes), maps)  # type: ignore[no-any-return]
 

@@ -1,25 +1,30 @@
-"""Pre-norm transformer layer with rotary attention over the tokens of all levels.
+"""Pre-norm transformer layers with rotary attention over the tokens of all levels.
 
 Reference: MuViT (arXiv 2602.24222), section 3.2 and Table S1.
 
-Shapes: B batch, T tokens, D token width, H heads, E head width.
+Shapes: B batch, T tokens, S tokens attended to, D token width, H heads, E head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .rope import rotate
-
-Rotation = tuple[Tensor, Tensor]
+from .attend import attend
+from .reach import Reach
+from .rope import Rotation, rotate
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; projections have no bias."""
+    """Multi-head attention; projections have no bias.
+
+    Parameters
+    ----------
+    dim
+        Token width D.
+    num_heads
+        Heads H; they divide D.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -28,54 +33,60 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        rotation: Rotation | None,
-        level_starts: Sequence[int] | None = None,
+        self, x: Tensor, rotation: Rotation | None = None, reach: Reach | None = None
     ) -> Tensor:
-        """Attend.
+        """Attend among the tokens.
 
         Parameters
         ----------
         x
             (B, T, D).
         rotation
-            Cosine and sine of the RoPE angles, each (B, 1, T, E / 2), or None.
-        level_starts
-            First token of each level, finest level first. When given, a token attends
-            to its own and coarser levels only; else all attend to all.
+            Of the tokens, or None.
+        reach
+            Which token may attend to which; None: all to all.
 
         Returns
         -------
         Tensor
             (B, T, D).
         """
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.qkv(x).chunk(3, dim=-1)
+        heads = self.qkv(x).unflatten(-1, (3 * self.num_heads, -1))
+        # Queries and keys turn alike, so in one go.
+        turning, value = heads.split((2 * self.num_heads, self.num_heads), dim=2)
+        query, key = rotate(turning, rotation).chunk(2, dim=2)
+        return self._mix(query, key, value, reach)
+
+    def cross(
+        self,
+        x: Tensor,
+        context: Tensor,
+        rotation: Rotation | None = None,
+        context_rotation: Rotation | None = None,
+    ) -> Tensor:
+        """Attend from (B, T, D) to (B, S, D), each with its own rotation."""
+        dim = x.shape[-1]
+        query = F.linear(x, self.qkv.weight[:dim]).unflatten(-1, (self.num_heads, -1))
+        key, value = (
+            F.linear(context, self.qkv.weight[dim:])
+            .unflatten(-1, (2 * self.num_heads, -1))
+            .chunk(2, dim=2)
         )
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
-        if level_starts is None:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        else:
-            mixed = self._coarse_to_fine(query, key, value, level_starts)
+        query, key = rotate(query, rotation), rotate(key, context_rotation)
+        return self._mix(query, key, value, None)
+
+    def _mix(
+        self, query: Tensor, key: Tensor, value: Tensor, reach: Reach | None
+    ) -> Tensor:
+        """(B, T, H, E), (B, S, H, E) twice to (B, T, D)."""
+        heads = [part.transpose(1, 2) for part in (query, key, value)]
+        mixed = attend(*heads) if reach is None else reach.attend(*heads)
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
-    @staticmethod
-    def _coarse_to_fine(
-        query: Tensor, key: Tensor, value: Tensor, starts: Sequence[int]
-    ) -> Tensor:
-        # Coarser levels lie behind, so what a level may see is one contiguous tail:
-        # a call a level without a mask, which keeps the fused kernels.
-        ends = [*starts[1:], query.shape[2]]
-        parts = [
-            F.scaled_dot_product_attention(
-                query[:, :, start:end], key[:, :, start:], value[:, :, start:]
-            )
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        return torch.cat(parts, dim=2)
+
+def feed_forward(dim: int, hidden: int) -> nn.Sequential:
+    """Linear, GELU, linear."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 
 class Block(nn.Module):
@@ -83,20 +94,26 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        hidden = int(dim * mlp_ratio)
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
-        )
+        self.mlp = feed_forward(dim, int(dim * mlp_ratio))
 
     def forward(
-        self,
-        x: Tensor,
-        rotation: Rotation | None,
-        level_starts: Sequence[int] | None = None,
+        self, x: Tensor, rotation: Rotation | None = None, reach: Reach | None = None
     ) -> Tensor:
         """(B, T, D) to (B, T, D); see `Attention.forward`."""
-        x = x + self.attention(self.norm1(x), rotation, level_starts)
+        x = x + self.attention(self.norm1(x), rotation, reach)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+    def cross(
+        self,
+        x: Tensor,
+        context: Tensor,
+        rotation: Rotation | None = None,
+        context_rotation: Rotation | None = None,
+    ) -> Tensor:
+        """(B, T, D) that attend to (B, S, D) instead of to each other."""
+        seen = self.attention.cross(self.norm1(x), context, rotation, context_rotation)
+        x = x + seen
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]

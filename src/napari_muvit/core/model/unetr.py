@@ -5,48 +5,76 @@ Reference: MuViT (arXiv 2602.24222), sections 3.4 and B.2, Table S1; UNETR
 
 Each stage enlarges by two and applies two 3x3 convolutions; tokens of earlier layers
 join by addition behind 1x1 convolutions, and the last skip comes from the pixels.
-Table S1 leaves 1.645 M parameters a coarser level: here a small branch that projects
-the coarse level's tokens, convolves them on their own grid and hands them over at the
-finer crop's place through world coordinates.
+Coarser levels enter through their `LevelBranch`. With level heads or the context skip
+(not in the paper) each level has stages of its own, and with the skip a coarse level's
+full-resolution features are added to the finer one's at its place.
 
-Shapes: B batch, L levels, C channels, D token width, F decoder width, K classes.
+Shapes: B batch, L levels, C channels, N spatial axes, D token width, F decoder width,
+K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..errors import ConfigError
-from .layers import ConvBlock, check_ndim, conv, upsample
+from .branch import LevelBranches, skip_layers
+from .layers import ConvBlock, check_ndim, conv, cumulative, stage_factors, upsample
 from .world import sample_at
 
 
-def skip_layers(depth: int) -> tuple[int, ...]:
-    """Encoder layers that feed the decoder: first, middle, last; (0, 5, 11) of 12."""
-    return tuple(sorted({0, (depth - 1) // 2, depth - 1}))
+class UNETRStages(nn.Module):
+    """One level from the patch grid to its pixels."""
 
-
-class LevelBranch(nn.Module):
-    """One level's tokens of several layers, projected and fused on the patch grid."""
-
-    def __init__(self, config: ModelConfig, num_layers: int) -> None:
+    def __init__(self, config: ModelConfig, has_context: bool, has_head: bool) -> None:
         super().__init__()
         width, ndim = config.decoder_dim, config.ndim
-        self.projections = nn.ModuleList(
-            conv(ndim, config.embed_dim, width, 1) for _ in range(num_layers)
-        )
-        self.block = ConvBlock(ndim, width, width)
-        self.out = conv(ndim, width, width, 1)
+        self.factors = stage_factors(config.patch, "unetr")
+        self.bottleneck = ConvBlock(ndim, width, width)
+        self.stages = nn.ModuleList(ConvBlock(ndim, width, width) for _ in self.factors)
+        self.image_skip = conv(ndim, config.in_channels, width)
+        self.context = conv(ndim, width, width) if has_context else None
+        self.head = conv(ndim, width, config.num_classes) if has_head else None
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(B, D, *grid) a layer to the fused map and the projections, (B, F, *grid)."""
-        projected = [p(m) for p, m in zip(self.projections, maps, strict=True)]
-        fused = self.block(torch.stack(projected).sum(dim=0))
-        return self.out(fused), projected
+    def forward(
+        self,
+        pixels: Tensor,
+        fused: Tensor,
+        projected: Sequence[Tensor],
+        context: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decode one level.
+
+        Parameters
+        ----------
+        pixels
+            (B, C, *spatial).
+        fused
+            (B, F, *grid) of all layers and coarser levels.
+        projected
+            (B, F, *grid) of each layer, the earliest first. The last is in ``fused``
+            already; the others join stage by stage, deep ones first, as far as there
+            are stages before the last, which the pixels join.
+        context
+            (B, F, *spatial) of the next coarser level at this one's place, or None.
+
+        Returns
+        -------
+        features, logits
+            (B, F, *spatial) and (B, K, *spatial), or None without a head.
+        """
+        current = self.bottleneck(fused)
+        earlier = list(projected[:-1])
+        for index, enlarged in enumerate(cumulative(self.factors)):
+            current = self.stages[index](upsample(current, self.factors[index]))
+            if earlier and index < len(self.stages) - 1:
+                current = current + upsample(earlier.pop(), enlarged)
+        current = current + self.image_skip(pixels)
+        if self.context is not None and context is not None:
+            current = current + self.context(context)
+        return current, None if self.head is None else self.head(current)
 
 
 class UNETRDecoder(nn.Module):
@@ -55,39 +83,30 @@ class UNETRDecoder(nn.Module):
     Parameters
     ----------
     config
-        Patch edge (a power of two), widths, levels and classes are used.
+        Patch (edges that are powers of two), widths, levels and classes are used.
+
+    Raises
+    ------
+    ConfigError
+        For four axes, or a patch that cannot be halved down.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         check_ndim(config.ndim, "unetr")
-        stages = config.patch_size.bit_length() - 1
-        if 2**stages != config.patch_size:
-            raise ConfigError(
-                f"patch_size is {config.patch_size}; the unetr decoder doubles the "
-                "resolution at each stage and needs a power of two.",
-                "patch_size",
-            )
-        if config.context_skip or config.level_heads:
-            raise ConfigError(
-                "context_skip and level_heads need the pyramid decoder; choose "
-                "decoder pyramid, or leave them out.",
-                "context_skip",
-            )
-        width, ndim = config.decoder_dim, config.ndim
         self.layers = skip_layers(config.depth)
-        self.patch_size = config.patch_size
-        self.branches = nn.ModuleList(
-            LevelBranch(config, len(self.layers)) for _ in config.scale_factors
+        self.context_skip = bool(config.context_skip)
+        self.branches = LevelBranches(config, self.layers)
+        levels = len(config.scale_factors)
+        used = levels if self.context_skip or config.level_heads else 1
+        self.levels = nn.ModuleList(
+            UNETRStages(
+                config,
+                has_context=self.context_skip and level < levels - 1,
+                has_head=level == 0 or bool(config.level_heads),
+            )
+            for level in range(used)
         )
-        self.bottleneck = ConvBlock(ndim, width, width)
-        self.stages = nn.ModuleList(
-            ConvBlock(ndim, width, width) for _ in range(stages)
-        )
-        # Stages but the last are joined by an earlier layer each, as far as there are.
-        self.num_skips = max(0, min(len(self.layers), stages) - 1)
-        self.image_skip = conv(ndim, config.in_channels, width, 1)
-        self.head = conv(ndim, width, config.num_classes, 1)
 
     def forward(
         self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor]
@@ -106,26 +125,19 @@ class UNETRDecoder(nn.Module):
         Returns
         -------
         tuple of Tensor
-            One entry: the finest level's logits (B, K, *spatial).
+            Logits (B, K, *spatial), finest level first; coarser ones with level heads.
         """
-        current: Tensor | None = None
-        projected: list[Tensor] = []
-        grid = maps[0].shape[3:]
-        for level in range(len(self.branches) - 1, -1, -1):
-            fused, projected = self.branches[level]([m[:, level] for m in maps])
-            if current is not None:
-                fused = fused + sample_at(
-                    current, bboxes[:, level + 1], bboxes[:, level], grid
-                )
-            current = fused
-        if current is None:
-            raise ConfigError("A model needs at least one level.", "scale_factors")
-        current = self.bottleneck(current)
-        for index, stage in enumerate(self.stages):
-            current = stage(upsample(current, 2))
-            factor = 2 ** (index + 1)
-            if index < self.num_skips and index < len(self.stages) - 1:
-                earlier = projected[len(self.layers) - 2 - index]
-                current = current + upsample(earlier, factor)
-        current = current + self.image_skip(x[:, 0])
-        return (self.head(current),)
+        branches = self.branches(bboxes, maps)
+        logits: list[Tensor] = []
+        features: Tensor | None = None
+        for level in reversed(range(len(self.levels))):
+            context = None
+            if features is not None and self.context_skip:
+                source, target = bboxes[:, level + 1], bboxes[:, level]
+                context = sample_at(features, source, target, x.shape[3:])
+            features, scores = self.levels[level](
+                x[:, level], *branches[level], context
+            )
+            if scores is not None:
+                logits.insert(0, scores)
+        return tuple(logits)

@@ -56,10 +56,10 @@ def check_slide(pyramid: Pyramid, model: ModelConfig) -> None:
             "pixel_size",
         )
     sizes = [b - a for a, b in (whole_span(pyramid.extent, axis) for axis in range(2))]
-    if min(sizes) < model.patch_size:
+    if min(sizes) < max(model.patch):
         raise ConfigError(
             f"{name} is {sizes[0]} x {sizes[1]} pixels at the model's pixel size; at "
-            f"least one patch of {model.patch_size} x {model.patch_size} is needed.",
+            f"least one patch of {max(model.patch)} x {max(model.patch)} is needed.",
             "patch_size",
         )
 

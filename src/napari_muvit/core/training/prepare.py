@@ -259,10 +259,10 @@ def _completed(images: Sequence[Pyramid], config: ModelConfig) -> ModelConfig:
 
 def _check_slide(view: Pyramid, config: ModelConfig, notes: list[str]) -> None:
     extent = view.extent.shape
-    if min(extent) < config.patch_size:
+    if min(extent) < max(config.patch):
         raise ConfigError(
             f"{view.name} is {_size(extent)} px, smaller than one patch of "
-            f"{config.patch_size} px.",
+            f"{max(config.patch)} px.",
             "patch_size",
         )
     widest = config.crop_size * config.scale_factors[-1]
