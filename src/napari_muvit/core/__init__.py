@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .geometry import Box, NestedCrop
     from .model.checkpoint import load_model, save_model
     from .model.encoder import MuViTEncoder
+    from .model.mae import MuViTMAE
     from .model.segmenter import MuViTSegmenter, build_model
     from .prediction.plan import PredictionPlan, plan_prediction
     from .prediction.run import PredictionRun, predict
@@ -39,6 +40,7 @@ _HOMES = {
     "geometry": ("Box", "NestedCrop"),
     "model.checkpoint": ("load_model", "save_model"),
     "model.encoder": ("MuViTEncoder",),
+    "model.mae": ("MuViTMAE",),
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
     "prediction.run": ("PredictionRun", "predict"),
@@ -52,8 +54,9 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "open_pyramid", "Pyramid", "Box", "NestedCrop", "Annotations", "Progress",
     "ModelConfig", "TrainingConfig", "PredictionConfig", "PRESETS", "preset",
-    "model_config_for", "MuViTEncoder", "MuViTSegmenter", "build_model", "load_model",
-    "save_model", "finetune", "TrainingResult", "plan_prediction", "PredictionPlan",
+    "model_config_for", "MuViTEncoder", "MuViTMAE", "MuViTSegmenter", "build_model",
+    "load_model", "save_model", "finetune", "TrainingResult", "plan_prediction",
+    "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
     "MuvitError", "Cancelled",
 ]  # fmt: skip

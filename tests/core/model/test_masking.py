@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_muvit.core.errors import ConfigError
+from napari_muvit.core.model.masking import draw_mask, mask_from_hidden
+
+SHARES = ("dirichlet", "uniform", "equal")
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 5), st.integers(1, 7), st.integers(4, 40), st.floats(0.3, 0.9),
+    st.sampled_from(SHARES), st.integers(0, 99),
+)  # fmt: skip
+def test_a_mask_is_a_partition_with_a_fixed_total(
+    batch: int, levels: int, patches: int, ratio: float, shares: str, seed: int
+) -> None:
+    tokens = levels * patches
+    if not 0 < int(tokens * (1 - ratio)) < tokens:
+        return
+    mask = draw_mask(
+        batch, levels, patches, ratio=ratio, shares=shares,
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    assert mask.visible.shape == (batch, int(tokens * (1 - ratio)))
+    assert (mask.visible.diff(dim=1) > 0).all()
+    seen = torch.zeros(batch, tokens, dtype=torch.bool)
+    seen.scatter_(1, mask.visible, value=True)
+    assert torch.equal(seen, ~mask.hidden)
+
+
+def level_counts(shares: str, batch: int, levels: int, patches: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    mask = draw_mask(batch, levels, patches, shares=shares, generator=generator)
+    return (~mask.hidden).view(batch, levels, patches).sum(dim=2)
+
+
+def test_shares_of_levels_are_a_dirichlet_draw_for_each_sample() -> None:
+    counts = level_counts("dirichlet", 4000, 3, 256)
+    share = counts / counts.sum(dim=1, keepdim=True)
+    # Dirichlet(1/2) of three: mean 1/3, variance 4/45, covariance -2/45.
+    assert torch.allclose(share.mean(dim=0), torch.full((3,), 1 / 3), atol=0.02)
+    covariance = torch.cov(share.T)
+    assert torch.allclose(covariance.diagonal(), torch.full((3,), 4 / 45), atol=0.006)
+    assert covariance[0, 1] == pytest.approx(-2 / 45, abs=0.006)
+    assert len(share.unique(dim=0)) > 3000
+
+
+def test_equal_and_uniform_shares() -> None:
+    assert (level_counts("equal", 5, 3, 64) == 16).all()
+    counts = level_counts("uniform", 500, 3, 64).float()
+    assert counts.mean().item() == pytest.approx(16)
+    assert 1 < counts.std().item() < 4
+
+
+def test_with_many_levels_a_level_is_never_asked_for_more_than_it_has() -> None:
+    counts = level_counts("dirichlet", 500, 8, 16)
+    assert counts.max() == 16
+    assert (counts.sum(dim=1) == 32).all()
+
+
+def test_where_in_a_level_is_uniform() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mask = draw_mask(3000, 2, 16, generator=generator)
+    share = (~mask.hidden).float().mean(dim=0)
+    assert share.min() > 0.2
+    assert share.max() < 0.3
+
+
+def test_a_seed_gives_the_same_mask() -> None:
+    first, second, third = (
+        draw_mask(2, 3, 16, generator=torch.Generator().manual_seed(seed)).visible
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_a_mask_of_ones_own() -> None:
+    hidden = torch.tensor([[True, False, True], [False, True, True]])
+    mask = mask_from_hidden(hidden)
+    assert mask.visible.tolist() == [[1], [0]]
+    for wrong in (
+        torch.tensor([[True, False], [True, True]]),
+        torch.ones(1, 3, dtype=torch.bool),
+        torch.zeros(1, 3, dtype=torch.bool),
+    ):
+        with pytest.raises(ConfigError, match="same number"):
+            mask_from_hidden(wrong)
+    with pytest.raises(ConfigError, match="larger crops"):
+        draw_mask(1, 1, 2, ratio=0.75)
