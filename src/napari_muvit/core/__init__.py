@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .model.checkpoint import load_model, save_model
     from .model.encoder import MuViTEncoder
     from .model.mae import MuViTMAE
+    from .model.reference import (
+        export_reference_checkpoint,
+        load_reference_checkpoint,
+        load_reference_encoder,
+    )
     from .model.segmenter import MuViTSegmenter, build_model
     from .prediction.plan import PredictionPlan, plan_prediction
     from .prediction.run import PredictionRun, predict
@@ -41,6 +46,11 @@ _HOMES = {
     "model.checkpoint": ("load_model", "save_model"),
     "model.encoder": ("MuViTEncoder",),
     "model.mae": ("MuViTMAE",),
+    "model.reference": (
+        "export_reference_checkpoint",
+        "load_reference_checkpoint",
+        "load_reference_encoder",
+    ),
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
     "prediction.run": ("PredictionRun", "predict"),
@@ -55,7 +65,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "open_pyramid", "Pyramid", "Box", "NestedCrop", "Annotations", "Progress",
     "ModelConfig", "TrainingConfig", "PredictionConfig", "PRESETS", "preset",
     "model_config_for", "MuViTEncoder", "MuViTMAE", "MuViTSegmenter", "build_model",
-    "load_model", "save_model", "finetune", "TrainingResult", "plan_prediction",
+    "load_model", "save_model", "load_reference_checkpoint", "load_reference_encoder",
+    "export_reference_checkpoint", "finetune", "TrainingResult", "plan_prediction",
     "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
     "MuvitError", "Cancelled",

@@ -1,0 +1,286 @@
+"""Model folders of the authors' package: read, and written.
+
+Reference: the package ``muvit`` (0.1.0) of the paper's authors (MuViT,
+arXiv 2602.24222): a folder with ``config.yaml`` and ``model.pth``, 2D to 4D.
+
+Their tokens lie from corner to corner of a box and their MAE decoders look at mask
+tokens too, so a model that comes from there has ``rotary_position="corner"`` and
+``mae_context="all"``. With these it gives the same numbers. Nothing is unpickled: the
+YAML is read by a safe loader that knows tuples, the weights as tensors only.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..errors import CheckpointError, ConfigError, OutputError
+from .encoder import MuViTEncoder
+from .mae import MuViTMAE
+from .reference_weights import encoder_to_ours, mae_to_ours, mae_to_theirs
+
+CONFIG, WEIGHTS = "config.yaml", "model.pth"
+_ATTENTION = {"all": "joint", "causal": "fine_to_coarse", "same": "within_level"}
+_LOSSES = {"mse": False, "norm_mse": True}
+_SHARES = {"dirichlet": "dirichlet", "random": "uniform"}
+_TUPLE = "tag:yaml.org,2002:python/tuple"
+_USUAL_CROP = 256
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that also knows tuples."""
+
+
+def _read_tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise yaml.YAMLError("A tuple is needed where there is something else.")
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor(_TUPLE, _read_tuple)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that also writes tuples."""
+
+
+_Dumper.add_representer(
+    tuple, lambda dumper, value: dumper.represent_sequence(_TUPLE, value)
+)
+
+
+def load_reference_checkpoint(folder: str | Path) -> MuViTMAE:
+    """Read an MAE that the authors' package has written, on the CPU, for evaluation.
+
+    Encoder and reconstruction give the same numbers as theirs for the same boxes and
+    mask. Dropout is not taken over; it does nothing in evaluation.
+
+    Parameters
+    ----------
+    folder
+        With ``config.yaml`` and ``model.pth``.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, or holds what our model does not have.
+    """
+    path, values, weights = _read(folder)
+    if values.get("decoder_mode", "multi") != "multi":
+        raise CheckpointError(
+            f"{path} has decoder_mode {values['decoder_mode']!r}; only 'multi', a "
+            "decoder for each level, can be read. Its encoder can: use "
+            "load_reference_encoder."
+        )
+    config = _config(path, values)
+    mae = MuViTMAE(config)
+    _load(mae, path, lambda: mae_to_ours(weights, config))
+    return mae.eval()
+
+
+def load_reference_encoder(folder: str | Path) -> MuViTEncoder:
+    """Read the encoder alone, of a folder with an MAE or an encoder.
+
+    See `load_reference_checkpoint`.
+    """
+    path, values, weights = _read(folder)
+    config = _config(path, values)
+    encoder = MuViTEncoder(config)
+    inside = {
+        name.removeprefix("encoder."): value
+        for name, value in weights.items()
+        if name.startswith("encoder.") or "mask_token" not in weights
+    }
+    _load(encoder, path, lambda: encoder_to_ours(inside, config, ""))
+    return encoder.eval()
+
+
+def export_reference_checkpoint(mae: MuViTMAE, folder: str | Path) -> Path:
+    """Write an MAE so that the authors' package can read it.
+
+    Parameters
+    ----------
+    mae
+        With ``rotary_position="corner"``, ``mae_context="all"`` and ``mlp_ratio=2``,
+        which is all that their package computes.
+    folder
+        New or empty.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ConfigError
+        If their package would compute something else from these weights.
+    OutputError
+        If the folder holds something or cannot be written.
+    """
+    config, path = mae.config, Path(folder)
+    values = _reference_config(config)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path} holds something already; choose a new folder.")
+    state = {k: v.detach().cpu() for k, v in mae.state_dict().items()}
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        torch.save(mae_to_theirs(state, config), path / WEIGHTS)
+        (path / CONFIG).write_text(yaml.dump(values, Dumper=_Dumper), encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path} cannot be written: {error}.") from error
+    return path
+
+
+def _read(folder: str | Path) -> tuple[Path, Mapping[str, Any], Mapping[str, Tensor]]:
+    path = Path(folder)
+    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{path} is no folder of the authors' package: it needs {CONFIG} and "
+            f"{WEIGHTS}. A folder of this package is read by load_model."
+        )
+    try:
+        values = yaml.load((path / CONFIG).read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())
+        raise CheckpointError(f"{path / CONFIG} cannot be read: {text}.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path / CONFIG} is no table of settings.")
+    try:
+        weights = torch.load(path / WEIGHTS, map_location="cpu", weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path / WEIGHTS} cannot be read as tensors: {text}"
+        ) from error
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f"{path / WEIGHTS} holds no table of weights.")
+    return path, values, weights
+
+
+def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
+    """Our configuration of their settings."""
+    for name, known in (
+        ("attention_mode", _ATTENTION), ("loss", _LOSSES), ("input_space", {"real"}),
+    ):  # fmt: skip
+        if values.get(name, next(iter(known))) not in known:
+            raise CheckpointError(
+                f"{path / CONFIG} has {name} {values[name]!r}; only "
+                f"{', '.join(known)} can be read."
+            )
+    try:
+        return ModelConfig.from_dict({**_sizes(values), **_choices(values)})
+    except KeyError as error:
+        raise CheckpointError(f"{path / CONFIG} lacks {error}.") from error
+    except (TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path / CONFIG} cannot be: {error}") from error
+
+
+def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
+    edge, dim = values["patch_size"], int(values["dim"])
+    edges = tuple(edge) if isinstance(edge, (tuple, list)) else (edge,)
+    return {
+        "ndim": values["ndim"],
+        "in_channels": values["in_channels"],
+        "scale_factors": tuple(map(float, values["levels"])),
+        "patch_size": edge,
+        "crop_size": _crop(edges),
+        "embed_dim": dim,
+        "depth": values["num_layers"],
+        "num_heads": values["heads"],
+        "mlp_ratio": 2.0,
+        "mae_dim": values.get("dim_decoder") or dim,
+        "mae_depth": values.get("num_layers_decoder", 2),
+    }
+
+
+def _choices(values: Mapping[str, Any]) -> dict[str, Any]:
+    # Older folders have a switch where newer ones have a mode.
+    switch = "per_layer" if values.get("use_rotary_embed", True) else "none"
+    return {
+        "rotary_mode": values.get("rotary_mode", switch),
+        "rotary_base": float(values.get("rotary_base", 10000)),
+        "rotary_position": "corner",
+        "level_embedding": values.get("use_level_embed", True),
+        "attention": _ATTENTION[values.get("attention_mode", "all")],
+        "mask_ratio": float(values.get("masking_ratio", 0.75)),
+        # Shares by hand have no name here; they matter to training only.
+        "mask_shares": _SHARES.get(str(values.get("masking_mode")), "dirichlet"),
+        "mae_context": "all",
+        "normalise_target": _LOSSES[values.get("loss", "mse")],
+    }
+
+
+def _crop(edges: tuple[int, ...]) -> int:
+    """Return a usual crop edge that the patches divide; theirs is not stored."""
+    step = math.lcm(*edges)
+    return step * max(1, round(_USUAL_CROP / step))
+
+
+def _load(
+    module: torch.nn.Module, path: Path, convert: Callable[[], Mapping[str, Tensor]]
+) -> None:
+    try:
+        weights = convert()
+        module.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{path / WEIGHTS} does not fit its {CONFIG}: {text}"
+        ) from error
+
+
+def _reference_config(config: ModelConfig) -> dict[str, Any]:
+    """Their settings of our configuration."""
+    needed = {"rotary_position": "corner", "mae_context": "all", "mlp_ratio": 2.0}
+    for name, value in needed.items():
+        if getattr(config, name) != value:
+            raise ConfigError(
+                f"{name} is {getattr(config, name)!r}; the authors' package computes "
+                f"{value!r} only, so its numbers would differ.",
+                name,
+            )
+    theirs = {ours: name for name, ours in _ATTENTION.items()}
+    if config.attention not in theirs:
+        raise ConfigError(
+            f"attention is {config.attention}, which the authors' package does not "
+            "have.",
+            "attention",
+        )
+    shares = {ours: name for name, ours in _SHARES.items()}
+    return {
+        "ndim": config.ndim,
+        "in_channels": config.in_channels,
+        "levels": tuple(config.scale_factors),
+        "patch_size": config.patch_size,
+        "num_layers": config.depth,
+        "dim": config.embed_dim,
+        "heads": config.num_heads,
+        "use_level_embed": config.level_embedding,
+        "rotary_mode": config.rotary_mode,
+        "rotary_base": config.rotary_base,
+        "attention_mode": theirs[config.attention],
+        "decoder_mode": "multi",
+        "loss": "norm_mse" if config.normalise_target else "mse",
+        "masking_ratio": config.mask_ratio,
+        "masking_mode": shares.get(config.mask_shares, "dirichlet"),
+        "num_layers_decoder": config.mae_depth,
+        "dim_decoder": config.mae_dim,
+        "dropout": 0.0,
+        "input_space": "real",
+    }
