@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.config import ModelConfig
-from .core.model.checkpoint import is_model_folder, read_config
+from .core.model.checkpoint import SEGMENTER, is_model_folder, read_header
 from .core.presets import PRESETS
 
 Facts = dict[str, Any]
@@ -15,7 +15,13 @@ Facts = dict[str, Any]
 def describe_path(path: Path) -> Facts:
     """Describe a slide or a model folder in plain JSON types."""
     if is_model_folder(path):
-        return {"path": str(path), **describe_model(read_config(path))}
+        header = read_header(path)
+        model = {"path": str(path), **describe_model(header.config)}
+        if header.kind != SEGMENTER:
+            # An encoder or an autoencoder has neither classes nor this decoder.
+            model = {k: v for k, v in model.items() if k not in _SEGMENTER_FACTS}
+            model["kind"] = f"model ({header.kind})"
+        return model
     from .core.data.ome_zarr import read_label_info
     from .core.data.open import open_pyramid
 
@@ -78,6 +84,7 @@ def describe_presets() -> Facts:
     return {"kind": "presets", "presets": presets}
 
 
+_SEGMENTER_FACTS = ("classes", "colors", "decoder", "zero_is_background")
 _PRESET_FACTS = ("scale_factors", "crop_size", "fields_of_view", "decoder", "encoder")
 
 

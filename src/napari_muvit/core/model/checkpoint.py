@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ... import __version__
 from ..checks import finite_json
@@ -23,21 +23,30 @@ from ..errors import CheckpointError, ConfigError, OutputError
 if TYPE_CHECKING:
     import torch
 
+    from .encoder import MuViTEncoder
+    from .mae import MuViTMAE
     from .segmenter import MuViTSegmenter
+
+    Model = MuViTEncoder | MuViTMAE | MuViTSegmenter
+    M = TypeVar("M", bound=Model)
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-KIND = "MuViTSegmenter"
+SEGMENTER, MAE, ENCODER = "MuViTSegmenter", "MuViTMAE", "MuViTEncoder"
+_PURPOSES = {
+    SEGMENTER: "A MuViT segmentation model for napari-muvit.",
+    MAE: "A MuViT masked autoencoder: a pretrained encoder, and its decoders.",
+    ENCODER: "A MuViT encoder, to start a segmentation model from.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class LoadReport:
-    """What of a checkpoint was taken over and what stays new."""
+class ModelHeader:
+    """What a model folder holds."""
 
-    taken: tuple[str, ...]
-    """Parameters that were loaded."""
-    fresh: tuple[str, ...]
-    """Parameters of the new model that the checkpoint does not have in this shape."""
+    kind: str
+    """Class name: ``MuViTSegmenter``, ``MuViTMAE`` or ``MuViTEncoder``."""
+    config: ModelConfig
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -45,8 +54,8 @@ def is_model_folder(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file() and (Path(path) / WEIGHTS).is_file()
 
 
-def read_config(path: str | Path) -> ModelConfig:
-    """Read the configuration of a model folder, without loading torch.
+def read_header(path: str | Path) -> ModelHeader:
+    """Read what a model folder holds, without loading torch.
 
     Raises
     ------
@@ -73,82 +82,115 @@ def read_config(path: str | Path) -> ModelConfig:
             f"{folder} has format version {version}, this package reads up to "
             f"{FORMAT_VERSION}. Update napari-muvit."
         )
-    if kind != KIND:
-        raise CheckpointError(f"{folder} holds a {kind}; a {KIND} is needed.")
+    if kind not in _PURPOSES:
+        raise CheckpointError(
+            f"{folder} holds a {kind}; one of {', '.join(_PURPOSES)} is needed."
+        )
     try:
-        return ModelConfig.from_dict(values)
+        return ModelHeader(kind, ModelConfig.from_dict(values))
     except (ConfigError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
 
 
-def load_model(path: str | Path) -> MuViTSegmenter:
-    """Load a segmenter, on the CPU and in evaluation mode.
+def read_config(path: str | Path, kind: str = SEGMENTER) -> ModelConfig:
+    """Read the configuration of a model folder, without loading torch.
 
     Raises
     ------
     CheckpointError
-        If the folder cannot be read or its weights do not fit its configuration.
+        If the folder is no model of this package, of a newer format or another kind.
     """
-    from .segmenter import build_model
+    header = read_header(path)
+    if header.kind != kind:
+        raise CheckpointError(f"{path} holds a {header.kind}; a {kind} is needed.")
+    return header.config
 
-    model = build_model(read_config(path))
-    weights = _read_weights(Path(path))
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in weights.items()}
+
+@overload
+def load_model(path: str | Path) -> MuViTSegmenter: ...
+@overload
+def load_model(path: str | Path, kind: type[M]) -> M: ...
+
+
+def load_model(path: str | Path, kind: type[Any] | None = None) -> Any:
+    """Load a model, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    path
+        Model folder.
+    kind
+        `MuViTSegmenter` (also None), `MuViTMAE` or `MuViTEncoder`. An encoder is taken
+        out of any folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder cannot be read, holds another kind, or its weights do not fit its
+        configuration.
+    """
+    from .encoder import MuViTEncoder
+    from .segmenter import MuViTSegmenter
+
+    kind = kind or MuViTSegmenter
+    header = read_header(path)
+    weights = read_weights(path)
+    if kind is MuViTEncoder and header.kind != ENCODER:
+        prefix = "encoder."
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in weights.items()
+            if name.startswith(prefix)
+        }
+    elif header.kind != kind.__name__:
+        raise CheckpointError(
+            f"{path} holds a {header.kind}; a {kind.__name__} is needed."
+        )
+    model = kind(header.config)
+    _check_fit(Path(path), model.state_dict(), weights)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _check_fit(
+    folder: Path,
+    needed: Mapping[str, torch.Tensor],
+    given: Mapping[str, torch.Tensor],
+) -> None:
+    expected = {k: tuple(v.shape) for k, v in needed.items()}
+    found = {k: tuple(v.shape) for k, v in given.items()}
     if expected != found:
         wrong = sorted(
             k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)
         )
         raise CheckpointError(
-            f"{Path(path) / WEIGHTS} does not fit its {CONFIG}: {wrong[0]} is "
+            f"{folder / WEIGHTS} does not fit its {CONFIG}: {wrong[0]} is "
             f"{found.get(wrong[0], 'missing')}, {expected.get(wrong[0], 'nothing')} is "
             f"needed ({len(wrong)} such parameters). The folder is damaged or mixed."
         )
-    model.load_state_dict(weights)
-    return model.eval()
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} cannot be read: {error}. The file is damaged."
-        ) from error
-
-
-def load_matching(model: MuViTSegmenter, path: str | Path) -> LoadReport:
-    """Take over every parameter of a model folder that fits by name and shape."""
-    read_config(path)
-    return take_matching(model, _read_weights(Path(path)), str(path))
-
-
-def take_matching(
-    model: MuViTSegmenter, weights: Mapping[str, torch.Tensor], source: str
-) -> LoadReport:
-    """Take over every parameter that fits by name and shape.
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a model folder.
 
     Raises
     ------
     CheckpointError
-        If none fits; ``source`` names where they came from.
+        If the file is damaged.
     """
-    own = model.state_dict()
-    taken = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-    if not taken:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = Path(path) / WEIGHTS
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"No parameter of {source} fits the new model; its preset, levels or patch "
-            "size differ. Start from a model of the same preset, or from nothing."
-        )
-    model.load_state_dict(taken, strict=False)
-    fresh = tuple(k for k in own if k not in taken)
-    return LoadReport(tuple(taken), fresh)
+            f"{file} cannot be read: {error}. The file is damaged."
+        ) from error
 
 
-def weights_hash(model: MuViTSegmenter) -> str:
+def weights_hash(model: Model) -> str:
     """SHA-256 over the names, types and bytes of all weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -158,7 +200,7 @@ def weights_hash(model: MuViTSegmenter) -> str:
 
 
 def save_model(
-    model: MuViTSegmenter,
+    model: Model,
     path: str | Path,
     *,
     metrics: Mapping[str, float] | None = None,
@@ -169,7 +211,7 @@ def save_model(
     Parameters
     ----------
     model
-        The segmenter; its config is stored with it.
+        A segmenter, an autoencoder or an encoder; its config is stored with it.
     path
         Folder, made if needed.
     metrics
@@ -193,13 +235,13 @@ def save_model(
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = {
         "format_version": FORMAT_VERSION,
-        "kind": KIND,
+        "kind": type(model).__name__,
         "package_version": __version__,
         "config": model.config.to_dict(),
         "metrics": finite_json(metrics or {}),
         "training": finite_json(training or {}),
     }
-    card = model_card(model.config, folder.name, metrics or {})
+    card = model_card(type(model).__name__, model.config, folder.name, metrics or {})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
@@ -230,28 +272,31 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def model_card(config: ModelConfig, name: str, metrics: Mapping[str, float]) -> str:
+def model_card(
+    kind: str, config: ModelConfig, name: str, metrics: Mapping[str, float]
+) -> str:
     """Return the text of a model folder's ``README.md``."""
     size = "unknown" if config.pixel_size is None else f"{config.pixel_size:g} µm"
     factors = ", ".join(f"{f:g}" for f in config.scale_factors)
     views = ", ".join(f"{config.crop_size * f:g}" for f in config.scale_factors)
+    segmenter = kind == SEGMENTER
     lines = [
         f"# {name}",
         "",
-        "A MuViT segmentation model for napari-muvit.",
+        _PURPOSES[kind],
         "",
-        f"- classes: {', '.join(config.names)}",
+        *([f"- classes: {', '.join(config.names)}"] if segmenter else []),
         f"- channels: {config.in_channels} (normalisation: {config.normalisation})",
         f"- pixel size: {size}",
         f"- scale factors: {factors} (fields of view: {views} px)",
-        f"- decoder: {config.decoder}, encoder: {config.depth} layers of width "
-        f"{config.embed_dim}",
+        f"- encoder: {config.depth} layers of width {config.embed_dim}",
+        *([f"- decoder: {config.decoder}"] if segmenter else []),
     ]
     lines += [f"- {key}: {value:.4f}" for key, value in metrics.items()]
-    lines += [
-        "",
+    use = (
         "Predict with `napari-muvit predict IMAGE --model THIS_FOLDER --out DIR`, or "
-        "choose this folder in the Predict step of the napari panel.",
-        "",
-    ]
-    return "\n".join(lines)
+        "choose this folder in the Predict step of the napari panel."
+        if segmenter
+        else f"Load it with `napari_muvit.core.load_model(THIS_FOLDER, {kind})`."
+    )
+    return "\n".join([*lines, "", use, ""])

@@ -9,8 +9,9 @@ from typing import Any
 from ..config import ModelConfig
 from ..data.annotations import Annotations
 from ..data.pyramid import Pyramid
-from ..model.checkpoint import LoadReport, load_matching, read_config, take_matching
+from ..model.checkpoint import read_config
 from ..model.segmenter import MuViTSegmenter, build_model
+from ..model.transfer import LoadReport, load_matching, take_matching
 from ..progress import Progress, ProgressFn
 from .prepare import model_config_for
 
@@ -96,7 +97,10 @@ def initial_model(
         return segmenter
     report: LoadReport
     if isinstance(start, MuViTSegmenter):
-        report = take_matching(segmenter, start.state_dict(), "the given model")
+        factors = start.config.scale_factors
+        report = take_matching(
+            segmenter, start.state_dict(), factors, "the given model"
+        )
     else:
         report = load_matching(segmenter, start)
     on_progress(
