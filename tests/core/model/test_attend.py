@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from napari_muvit.core.model import attend as module
+from napari_muvit.core.model.attend import attend
+from napari_muvit.core.model.cpu_attention import blocked_attention
+
+
+def tokens(
+    queries: int, keys: int, dtype: torch.dtype = torch.bfloat16
+) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    # As the encoder has them: transposed views of (B, T, H, E).
+    return [
+        torch.randn(2, n, 3, 16, generator=generator)
+        .to(dtype)
+        .transpose(1, 2)
+        .requires_grad_()
+        for n in (queries, keys, keys)
+    ]
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    error = torch.linalg.vector_norm(found.float() - wanted)
+    return float(error / torch.linalg.vector_norm(wanted))
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys"), [(1, 7), (256, 256), (300, 513), (257, 40)]
+)
+def test_blocked_attention_and_its_gradients(queries: int, keys: int) -> None:
+    parts = tokens(queries, keys)
+    exact = [part.detach().float().requires_grad_() for part in parts]
+    found, wanted = blocked_attention(*parts), F.scaled_dot_product_attention(*exact)
+    # Eight bits of mantissa: rounding of 0.4 %, in scores, weights and result.
+    assert relative(found.detach(), wanted.detach()) < 0.01
+    gradient = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    found.backward(gradient.bfloat16())
+    wanted.backward(gradient)
+    for part, other in zip(parts, exact, strict=True):
+        assert part.grad is not None
+        assert other.grad is not None
+        assert relative(part.grad, other.grad) < 0.015
+
+
+def test_large_scores_do_not_overflow() -> None:
+    query, key, value = tokens(8, 600)
+    found = blocked_attention(query.detach() * 1000, key, value)
+    assert torch.isfinite(found).all()
+
+
+def test_it_is_taken_where_it_wins_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def spy(*parts: torch.Tensor) -> torch.Tensor:
+        taken.append(parts[1].shape[2])
+        return blocked_attention(*parts)
+
+    monkeypatch.setattr(module, "blocked_attention", spy)
+    monkeypatch.setattr(module, "cpu_multiplies_bfloat16", lambda: True)
+    attend(*tokens(8, 600))
+    attend(*tokens(8, 100))
+    attend(*tokens(8, 600, torch.float32))
+    assert taken == [600]
+    monkeypatch.setattr(module, "cpu_multiplies_bfloat16", lambda: False)
+    attend(*tokens(8, 600))
+    assert taken == [600]
