@@ -12,8 +12,16 @@ from .core.presets import PRESETS
 Facts = dict[str, Any]
 
 
-def describe_path(path: Path) -> Facts:
-    """Describe a slide or a model folder in plain JSON types."""
+def describe_path(path: Path, parts: bool = False) -> Facts:
+    """Describe a slide or a model folder in plain JSON types.
+
+    Parameters
+    ----------
+    path
+        Slide or model folder.
+    parts
+        Also the parameters of each part of a model.
+    """
     if is_model_folder(path):
         header = read_header(path)
         model = {"path": str(path), **describe_model(header.config)}
@@ -21,6 +29,8 @@ def describe_path(path: Path) -> Facts:
             # An encoder or an autoencoder has neither classes nor this decoder.
             model = {k: v for k, v in model.items() if k not in _SEGMENTER_FACTS}
             model["kind"] = f"model ({header.kind})"
+        if parts:
+            model["parts"] = describe_parts(header.config)
         return model
     from .core.data.ome_zarr import read_label_info
     from .core.data.open import open_pyramid
@@ -68,20 +78,43 @@ def describe_model(config: ModelConfig) -> Facts:
     }
 
 
-def describe_presets() -> Facts:
-    """Describe the presets, with their parameter counts."""
-    from .core.model.segmenter import build_model
+def describe_presets(parts: bool = False) -> Facts:
+    """Describe the presets: sizes, memory and relative cost.
+
+    Parameters
+    ----------
+    parts
+        Also the parameters of each part, as in the paper's Table S1.
+    """
+    from .core.model.summary import segmentation_cost
 
     presets: Facts = {}
+    cheapest: float | None = None
     for name, entry in PRESETS.items():
         config = ModelConfig(**entry.model)
-        model = build_model(config)
+        cost = segmentation_cost(config)
+        per_pixel = cost.flops / config.crop_size**config.ndim
+        cheapest = cheapest or per_pixel
+        batch = entry.training["batch_size"]
         presets[name] = {
             "summary": entry.summary,
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": cost.parameters,
             **{k: v for k, v in describe_model(config).items() if k in _PRESET_FACTS},
+            "training_memory_gb": round(cost.training_bytes(batch) / 1e9, 1),
+            "batch_size": batch,
+            "gflops_per_crop": round(cost.flops / 1e9, 1),
+            "cost_per_pixel_against_the_first": round(per_pixel / cheapest, 1),
         }
+        if parts:
+            presets[name]["parts"] = describe_parts(config)
     return {"kind": "presets", "presets": presets}
+
+
+def describe_parts(config: ModelConfig) -> dict[str, int]:
+    """Parameters of each part of a network."""
+    from .core.model.summary import parameter_table
+
+    return {row.part: row.parameters for row in parameter_table(config)}
 
 
 _SEGMENTER_FACTS = ("classes", "colors", "decoder", "zero_is_background")
@@ -110,6 +143,9 @@ def _lines(facts: Facts, skip: tuple[str, ...]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        width = max(map(len, value))
+        return "".join(f"\n    {k:<{width}} {v:>12,}" for k, v in value.items())
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "; ".join(
             f"{' x '.join(map(str, v['shape']))} (1/{max(v['scale']):g})" for v in value

@@ -117,6 +117,9 @@ def _add_info(commands: Commands) -> None:
     info = commands.add_parser("info", help="what a slide or a model folder is")
     info.add_argument("path", type=Path, nargs="*", help="slide or model folder")
     info.add_argument("--presets", action="store_true", help="list the model presets")
+    info.add_argument(
+        "--parts", action="store_true", help="also count the parameters of each part"
+    )
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=run_info)
 
@@ -127,9 +130,9 @@ def run_info(arguments: argparse.Namespace) -> int:
 
     if not arguments.path and not arguments.presets:
         raise ConfigError("info needs a PATH, or --presets.")
-    found = [describe_path(path) for path in arguments.path]
+    found = [describe_path(path, arguments.parts) for path in arguments.path]
     if arguments.presets:
-        found.append(describe_presets())
+        found.append(describe_presets(arguments.parts))
     if arguments.json:
         say(_json(found[0] if len(found) == 1 else found))
     else:
@@ -200,8 +203,12 @@ def _add_finetune(commands: Commands) -> None:
     add("--preset", choices=("tiny", "small", "paper"), help="model size (tiny)")
     add("--levels", help="scale factors, such as 1,8,32")
     add("--crop", type=int, metavar="PX", help="crop edge, the same at every level")
-    add("--decoder", choices=("pyramid", "unetr"))
-    add("--attention", choices=("joint", "coarse_to_fine"))
+    add("--decoder", choices=("pyramid", "unetr", "mask2former"))
+    add(
+        "--attention",
+        choices=("joint", "coarse_to_fine", "fine_to_coarse", "within_level"),
+        help="which levels a token attends to (joint: all)",
+    )
     add("--context-skip", action=argparse.BooleanOptionalAction, default=None)
     add("--boxes", choices=("true", "naive"), help="naive: the paper's baseline")
     add("--freeze", action="store_true", help="train the decoder only")

@@ -96,6 +96,11 @@ def test_info(data: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["info", "--presets", "--json"]) == 0
     presets = json.loads(capsys.readouterr().out)["presets"]
     assert 34.3e6 < presets["paper"]["parameters"] < 35.7e6
+    assert 5 < presets["paper"]["training_memory_gb"] < 30
+    assert presets["tiny"]["cost_per_pixel_against_the_first"] == 1
+    assert main(["info", "--presets", "--parts"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["encoder", "+", "MAE", "decoders", "28,883,744"] in lines
 
 
 def test_dry_run_changes_nothing(data: Path, model: Path) -> None:

@@ -27,6 +27,7 @@ PRESETS: Mapping[str, Preset] = {
         model={
             "decoder": "pyramid", "scale_factors": (1, 4), "crop_size": 64,
             "embed_dim": 128, "depth": 4, "num_heads": 4, "decoder_dim": 64,
+            "mae_dim": 64,
         },
         training={"batch_size": 16, "foreground_weight": 5.0, "minutes": 5.0},
     ),
@@ -35,6 +36,7 @@ PRESETS: Mapping[str, Preset] = {
         model={
             "decoder": "pyramid", "scale_factors": (1, 8), "crop_size": 64,
             "embed_dim": 192, "depth": 6, "num_heads": 6, "decoder_dim": 96,
+            "mae_dim": 96,
             "pyramid_channels": (32, 64, 64, 128),
         },
         training={"batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0},

@@ -115,16 +115,15 @@ class AxialRope(nn.Module):
         Positions are pixels relative to an origin of the sample; angles are float32 in
         any precision of the model.
         """
-        with torch.autocast(positions.device.type, enabled=False):
-            frequencies = self.frequencies.float().split([w // 2 for w in self.widths])
-            angles = torch.cat(
-                [
-                    positions[..., axis, None].float() * frequency
-                    for axis, frequency in enumerate(frequencies)
-                ],
-                dim=-1,
-            )[:, :, None]
-            return angles.cos(), angles.sin()
+        frequencies = self.frequencies.float().split([w // 2 for w in self.widths])
+        angles = torch.cat(
+            [
+                positions[..., axis, None].float() * frequency
+                for axis, frequency in enumerate(frequencies)
+            ],
+            dim=-1,
+        )[:, :, None]
+        return angles.cos(), angles.sin()
 
 
 class WorldRope(nn.ModuleList):
