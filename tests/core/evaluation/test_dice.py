@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_muvit.core import evaluation
 from napari_muvit.core.errors import AnnotationError, Cancelled, ConfigError
 from napari_muvit.core.evaluation import dice_from_confusion, evaluate
 from napari_muvit.core.prediction.record import read_classes
@@ -31,7 +30,7 @@ def dice_of(guess: np.ndarray, truth: np.ndarray, label: int) -> float:
 def test_dice_equals_numpy(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "BLOCK_PIXELS", 1000)
+    monkeypatch.setattr("napari_muvit.core.evaluation.dice.BLOCK_PIXELS", 1000)
     guess, truth = pair(shape, 3)
     events: list[Progress] = []
     result = evaluate(guess, truth, on_progress=events.append)

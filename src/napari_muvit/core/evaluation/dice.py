@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.arrays import ArrayLike, ArraySource
-from .data.pyramid import Pyramid
-from .errors import AnnotationError, ConfigError
-from .prediction.record import read_classes
-from .progress import (
+from ..data.arrays import ArrayLike, ArraySource
+from ..data.pyramid import Pyramid
+from ..errors import AnnotationError, ConfigError
+from ..prediction.record import read_classes
+from ..progress import (
     Progress,
     ProgressFn,
     StopFn,
@@ -265,7 +265,7 @@ def _pairs(
 def _open(labels: Labels, kind: str) -> Opened:
     """See a label image as a source of one channel."""
     if isinstance(labels, (str, Path)):
-        from .data.open import open_pyramid
+        from ..data.open import open_pyramid
 
         labels = open_pyramid(labels)
     if isinstance(labels, Pyramid):

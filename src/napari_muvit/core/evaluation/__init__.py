@@ -1,0 +1,19 @@
+"""How good a prediction, a model or an encoder is."""
+
+from .box_noise import BoxNoiseRow, box_noise_curve, jitter_boxes
+from .dice import Evaluation, dice_from_confusion, evaluate, mean_dice
+from .probe import LinearProbe, fit_linear_probe, pooled_features, roc_auc_ovr
+
+__all__ = [
+    "BoxNoiseRow",
+    "Evaluation",
+    "LinearProbe",
+    "box_noise_curve",
+    "dice_from_confusion",
+    "evaluate",
+    "fit_linear_probe",
+    "jitter_boxes",
+    "mean_dice",
+    "pooled_features",
+    "roc_auc_ovr",
+]

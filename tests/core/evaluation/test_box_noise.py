@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_muvit.core.errors import ConfigError
+from napari_muvit.core.evaluation.box_noise import box_noise_curve, jitter_boxes
+
+BOXES = torch.tensor([[[0.0, 0.0], [8.0, 8.0]], [[-12.0, -12.0], [20.0, 20.0]]])
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_boxes_shift_by_level_and_axis_and_keep_their_extent() -> None:
+    boxes = BOXES.expand(5000, -1, -1, -1)
+    moved = jitter_boxes(boxes, 3.0, generator())
+    shift = (moved - boxes)[:, :, 0].flatten(1)
+    assert torch.allclose(moved.diff(dim=2), boxes.diff(dim=2), atol=1e-5)
+    assert torch.allclose(shift.std(dim=0), torch.full((4,), 3.0), rtol=0.05)
+    assert torch.corrcoef(shift.T).fill_diagonal_(0).abs().max() < 0.05
+
+
+def test_the_same_seed_the_same_noise() -> None:
+    boxes = BOXES[None].double()
+    first, second = (jitter_boxes(boxes, 2.0, generator()) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.dtype == torch.float64
+    assert torch.equal(jitter_boxes(boxes, 0.0, generator()), boxes)
+    with pytest.raises(ConfigError, match="sigma is -1"):
+        jitter_boxes(boxes, -1)
+
+
+def by_place(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Says class 1 where the coarse box lies where it should, else class 2."""
+    right = (boxes[:, 1, 0] - boxes[:, 0, 0] + 12).abs().amax(dim=1) < 4
+    scores = torch.stack((right, ~right), dim=1).float()
+    return scores[:, :, None, None].expand(-1, -1, *pixels.shape[3:])
+
+
+def test_the_curve_falls_where_the_model_trusts_its_boxes() -> None:
+    pixels, labels = torch.zeros(200, 2, 1, 8, 8), torch.ones(200, 8, 8)
+    labels[:, :4] = 0
+    batches = [(pixels, BOXES.expand(200, -1, -1, -1), labels)] * 2
+    rows = box_noise_curve(by_place, iter(batches), (0, 1, 8), seed=1)
+    assert [row.sigma for row in rows] == [0, 1, 8]
+    assert rows[0].mdice == 1.0
+    assert rows[0].mdice > rows[1].mdice > rows[2].mdice
+    assert rows[2].dice[1] == 0
+    again = box_noise_curve(by_place, iter(batches), (8,), background=2, seed=1)
+    assert again[0].dice == rows[2].dice
+    assert again[0].mdice == rows[2].dice[0]
+    with pytest.raises(ConfigError, match="No batch"):
+        box_noise_curve(by_place, [], (0,))
