@@ -143,8 +143,9 @@ def _check_decoder(config: ModelConfig) -> None:
     )
     strides = [2**k for k in range(len(config.pyramid_channels))]
     require(
-        all(s in strides for s in config.context_strides),
-        f"context_strides is {config.context_strides}; choose among "
+        bool(config.context_strides)
+        and all(s in strides for s in config.context_strides),
+        f"context_strides is {config.context_strides}; choose at least one of "
         f"{', '.join(map(str, strides))}.",
         "context_strides",
     )

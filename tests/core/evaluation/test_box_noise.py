@@ -51,5 +51,39 @@ def test_the_curve_falls_where_the_model_trusts_its_boxes() -> None:
     again = box_noise_curve(by_place, iter(batches), (8,), background=2, seed=1)
     assert again[0].dice == rows[2].dice
     assert again[0].mdice == rows[2].dice[0]
-    with pytest.raises(ConfigError, match="No batch"):
-        box_noise_curve(by_place, [], (0,))
+
+
+def test_wrong_input_is_named() -> None:
+    pixels, boxes = torch.zeros(3, 2, 1, 8, 8), BOXES.expand(3, -1, -1, -1)
+    good = torch.ones(3, 8, 8)
+    for batches, sigmas, message in (
+        ([], (0,), "No batch"),
+        ([(pixels, boxes, good)], (), "No sigma"),
+        ([(pixels, boxes, good * 7)], (0,), "Labels from 7 to 7 .* 1 to 2"),
+        ([(pixels, boxes, -good)], (0,), "Labels from -1"),
+        ([(pixels, boxes, good[:, :1])], (0,), r"\(3, 8, 8\) is needed"),
+        ([(pixels, boxes.long(), good)], (0,), "floating point"),
+        ([(pixels, boxes[0], good)], (0,), "batch, levels, 2, axes"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            box_noise_curve(by_place, batches, sigmas)
+
+
+def test_a_module_runs_in_evaluation_mode_and_is_left_as_it_was() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.free = torch.nn.Identity().eval(), torch.nn.Identity()
+            self.seen: list[bool] = []
+
+        def forward(self, pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+            self.seen += [module.training for module in self.modules()]
+            return by_place(pixels, boxes)
+
+    model = Model()
+    batch = (torch.zeros(1, 2, 1, 8, 8), BOXES[None], torch.ones(1, 8, 8))
+    box_noise_curve(model, [batch], (0,))
+    assert not any(model.seen)
+    assert [model.training, model.frozen.training, model.free.training] == [
+        True, False, True,
+    ]  # fmt: skip

@@ -81,8 +81,24 @@ def test_wrong_input_is_named() -> None:
         fit_linear_probe([[1.0], [2.0]], [0.0, 1.0])
     with pytest.raises(ConfigError, match="l2 is -1"):
         fit_linear_probe([[1.0], [2.0]], [0, 1], l2=-1)
+    for classes in (None, [0], [0, 1, 2]):
+        with pytest.raises(ConfigError, match="each label needs a column"):
+            roc_auc_ovr([[0.1, 0.2], [0.3, 0.4]], [0, 5], classes)
     with pytest.raises(ConfigError, match="fitted to 3"):
         fit_linear_probe(*blobs(3)).predict_proba([[1.0]])
+
+
+def test_what_is_constant_but_for_rounding_says_nothing() -> None:
+    features, labels = blobs(20)
+    features[:, 2] = 1e5 + 0.1 + 1e-11 * np.arange(len(features))
+    probe = fit_linear_probe(features, labels)
+    features[:, 2] += 1e-3
+    chances = probe.predict_proba(features)
+    assert roc_auc_ovr(chances, labels, probe.classes)[0] == 1.0
+    # Small is not constant.
+    tiny = fit_linear_probe(features[:, :2] * 1e-12, labels)
+    chances = tiny.predict_proba(features[:, :2] * 1e-12)
+    assert roc_auc_ovr(chances, labels, tiny.classes)[0] == 1.0
 
 
 def test_pooled_features_of_an_encoder() -> None:

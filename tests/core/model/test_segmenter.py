@@ -7,7 +7,6 @@ from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.model.losses import segmentation_loss
 from napari_muvit.core.model.segmenter import DECODERS, MuViTSegmenter, build_model
-from napari_muvit.core.model.world import sample_at
 
 SIZE = {
     "embed_dim": 32, "depth": 3, "num_heads": 2, "crop_size": 32, "decoder_dim": 16,
@@ -108,28 +107,80 @@ def test_overfits_one_batch(decoder: str, edge: int) -> None:
     assert accuracy > 0.95
 
 
-def test_context_skip_is_exactly_aligned() -> None:
-    # A ramp in world coordinates at the coarse level is the same ramp at the fine one.
-    coarse = torch.tensor([[[-40.0, -96.0], [216.0, 160.0]]])
-    fine = torch.tensor([[[3.0, 17.0], [67.0, 81.0]]])
-    centres = [coarse[0, 0, a] + (torch.arange(64) + 0.5) * 4.0 for a in range(2)]
-    ramp = torch.stack(torch.meshgrid(*centres, indexing="ij"))[None]
-    seen = sample_at(ramp, coarse, fine, (64, 64))
-    wanted = torch.stack(
-        torch.meshgrid(
-            3.0 + torch.arange(64) + 0.5, 17.0 + torch.arange(64) + 0.5, indexing="ij"
-        )
-    )[None]
-    assert torch.allclose(seen, wanted, atol=1e-3)
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("patch", [4, (2, 4, 4), (1, 2, 4)])
+def test_three_dimensions_and_uneven_patches(
+    decoder: str, patch: int | tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    size = {**SIZE, "crop_size": 8, "patch_size": patch, "pyramid_channels": (8, 8, 8)}
+    config = ModelConfig(
+        decoder=decoder, ndim=3, scale_factors=(1, 4), context_skip=True,
+        level_heads=True, **size,
+    )  # fmt: skip
+    model = build_model(config)
+    box = torch.zeros(2, 2, 2, 3)
+    box[:, 1, 0], box[:, 0, 1], box[:, 1, 1] = -7.0, 8.0, 25.0
+    logits = model.level_logits(torch.rand(2, 2, 1, 8, 8, 8), box)
+    assert [tuple(level.shape) for level in logits] == [(2, 3, 8, 8, 8)] * 2
+    sum(level.square().mean() for level in logits).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_outside_the_coarse_crop_the_edge_is_taken() -> None:
-    features = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
-    coarse = torch.tensor([[[0.0, 0.0], [4.0, 4.0]]])
-    seen = sample_at(
-        features, coarse, torch.tensor([[[0.0, 6.0], [4.0, 10.0]]]), (4, 4)
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+def test_coarse_answers_do_not_depend_on_the_fine_crop(decoder: str) -> None:
+    # What lets a slide's coarse context be computed once for all of its fine crops.
+    torch.manual_seed(0)
+    config = ModelConfig(
+        decoder=decoder, scale_factors=(1, 4, 16), attention="coarse_to_fine",
+        context_skip=True, level_heads=True, **SIZE,
+    )  # fmt: skip
+    model = build_model(config).eval()
+    x, box = example(3)
+    other, moved = x.clone(), box.clone()
+    other[:, 0] = torch.rand(2, 1, 32, 32)
+    moved[:, 0] += 5.0
+    # The origin of the world is the fine box's, so the angles differ by rounding.
+    here, there = model.level_logits(x, box), model.level_logits(other, moved)
+    for level in (1, 2):
+        assert torch.allclose(here[level], there[level], atol=1e-5)
+    assert not torch.allclose(here[0], there[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "pyramid"])
+@pytest.mark.parametrize("attention", ["within_level", "coarse_to_fine"])
+def test_the_context_skip_carries_context_by_itself(
+    decoder: str, attention: str
+) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        decoder=decoder, scale_factors=(1, 4), attention=attention, context_skip=True,
+        **SIZE,
+    )  # fmt: skip
+    model = build_model(config).eval()
+    x, box = example(2)
+    here = model(x, box)
+    other = x.clone()
+    other[:, 1] = other[:, 1].flip(-1)
+    assert not torch.allclose(here, model(other, box), atol=1e-4)
+    # The same pixels elsewhere in the coarse crop are another answer.
+    moved = box.clone()
+    moved[:, 0] += 20.0
+    assert not torch.allclose(here, model(x, moved), atol=1e-4)
+
+
+@pytest.mark.parametrize("strides", [(8,), (1, 8), (1, 2, 4, 8)])
+def test_the_skip_enters_the_pyramid_where_it_is_told_to(
+    strides: tuple[int, ...],
+) -> None:
+    config = ModelConfig(
+        decoder="pyramid", scale_factors=(1, 4), context_strides=strides, **SIZE
     )
-    assert torch.equal(seen, torch.full((1, 1, 4, 4), 3.0))
+    model = build_model(config)
+    fine, coarse = model.decoder.levels
+    assert len(fine.context) == len(strides)
+    assert len(coarse.context) == 0
+    assert model(*example(2)).shape == (2, 3, 32, 32)
 
 
 def test_what_a_decoder_cannot_do_is_refused() -> None:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .dice import dice_from_confusion, mean_dice
+from .mode import evaluating
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +50,7 @@ def jitter_boxes(
     sigma
         Standard deviation of the shift, in world pixels (of the finest level).
     generator
-        Source of the noise, on the CPU wherever the boxes are; None: torch's own.
+        Source of the noise, on any device; None: torch's own.
 
     Returns
     -------
@@ -58,14 +60,20 @@ def jitter_boxes(
     Raises
     ------
     ConfigError
-        If ``sigma`` is negative or not finite.
+        If ``sigma`` is negative or not finite, or the boxes are not such boxes.
     """
     import torch
 
+    if bboxes.ndim != 4 or bboxes.shape[2] != 2 or not bboxes.is_floating_point():
+        raise ConfigError(
+            f"Boxes of shape {tuple(bboxes.shape)} and type {bboxes.dtype} were given; "
+            "(batch, levels, 2, axes) of a floating point type is needed."
+        )
     if not 0 <= sigma < float("inf"):
         raise ConfigError(f"sigma is {sigma}; zero or a positive number is needed.")
     batch, levels, _, axes = bboxes.shape
-    noise = torch.randn(batch, levels, 1, axes, generator=generator)
+    device = generator.device if generator is not None else "cpu"
+    noise = torch.randn(batch, levels, 1, axes, generator=generator, device=device)
     return bboxes + sigma * noise.to(bboxes)
 
 
@@ -82,8 +90,8 @@ def box_noise_curve(
     Parameters
     ----------
     model
-        As a `MuViTSegmenter` in evaluation mode: pixels (B, L, C, *spatial) and boxes
-        (B, L, 2, N) to logits (B, K, *spatial).
+        As a `MuViTSegmenter`: pixels (B, L, C, *spatial) and boxes (B, L, 2, N) to
+        logits (B, K, *spatial). A module runs in evaluation mode, then is as before.
     batches
         Pixels, boxes and labels (B, *spatial), 0 = not annotated; passed over once.
     sigmas
@@ -96,26 +104,45 @@ def box_noise_curve(
     Raises
     ------
     ConfigError
-        If there is no batch, or a sigma cannot be.
+        If there is no batch or no sigma, a sigma cannot be, or labels do not fit.
     """
     import torch
 
-    counts: dict[int, Tensor] = {}
-    for index, (pixels, bboxes, labels) in enumerate(batches):
-        for place, sigma in enumerate(sigmas):
-            generator = torch.Generator().manual_seed(seed + index)
-            with torch.inference_mode():
+    counts: list[NDArray[np.int64] | None] = [None] * len(sigmas)
+    with evaluating(model), torch.inference_mode():
+        for index, (pixels, bboxes, labels) in enumerate(batches):
+            for place, sigma in enumerate(sigmas):
+                generator = torch.Generator().manual_seed(seed + index)
                 scores = model(pixels, jitter_boxes(bboxes, sigma, generator))
-            classes = scores.shape[1] + 1
-            pairs = labels.long() * classes + scores.max(dim=1).indices + 1
-            found = torch.bincount(pairs.flatten(), minlength=classes**2).cpu()
-            counts[place] = counts.get(place, torch.zeros_like(found)) + found
-    if not counts:
-        raise ConfigError("No batch was given; at least one is needed.")
+                found, before = _confusion(scores, labels), counts[place]
+                counts[place] = found if before is None else before + found
     rows = []
-    for place, sigma in enumerate(sigmas):
-        classes = round(len(counts[place]) ** 0.5)
-        confusion = counts[place].view(classes, classes).numpy().astype(np.int64)
+    for sigma, confusion in zip(sigmas, counts, strict=True):
+        if confusion is None:
+            raise ConfigError("No batch was given; at least one is needed.")
         dice = tuple(map(float, dice_from_confusion(confusion)))
         rows.append(BoxNoiseRow(float(sigma), mean_dice(dice, background), dice))
+    if not rows:
+        raise ConfigError("No sigma was given; at least one is needed.")
     return tuple(rows)
+
+
+def _confusion(scores: Tensor, labels: Tensor) -> NDArray[np.int64]:
+    """(K + 1, K + 1) counts, truth along rows."""
+    import torch
+
+    classes = scores.shape[1] + 1
+    if labels.shape != scores[:, 0].shape:
+        raise ConfigError(
+            f"Labels of shape {tuple(labels.shape)} were given for logits of shape "
+            f"{tuple(scores.shape)}; {tuple(scores[:, 0].shape)} is needed."
+        )
+    truth = labels.long().flatten()
+    if bool(((truth < 0) | (truth >= classes)).any()):
+        raise ConfigError(
+            f"Labels from {int(truth.min())} to {int(truth.max())} were given; this "
+            f"model has 1 to {classes - 1}, and 0 is not annotated."
+        )
+    pairs = truth * classes + scores.max(dim=1).indices.flatten() + 1
+    found = torch.bincount(pairs, minlength=classes**2)
+    return found.view(classes, classes).cpu().numpy()

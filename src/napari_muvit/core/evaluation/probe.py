@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError
+from .mode import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 MAX_ITERATIONS = 1000
+CONSTANT = 1e-9
+"""Spread of a feature against its size, below which it counts as constant."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,7 +90,8 @@ def fit_linear_probe(
     if not 0 <= l2 < np.inf:
         raise ConfigError(f"l2 is {l2}; zero or a positive number is needed.")
     mean, scale = given.mean(axis=0), given.std(axis=0)
-    scale[scale < 1e-12] = 1.0
+    # What is constant but for rounding says nothing; divided, it would say anything.
+    scale[scale <= CONSTANT * np.abs(given).max(axis=0)] = 1.0
     standard = (given - mean) / scale
     found = minimize(
         _objective,
@@ -97,7 +101,7 @@ def fit_linear_probe(
         method="L-BFGS-B",
         options={"maxiter": MAX_ITERATIONS},
     )
-    if not np.isfinite(found.fun):
+    if found.status == 1 or not np.isfinite(found.fun):
         raise ConfigError("The probe does not converge; a larger l2 is needed.")
     table = found.x.reshape(-1, len(classes))
     return LinearProbe(classes, mean, scale, table[:-1], table[-1])
@@ -143,12 +147,23 @@ def roc_auc_ovr(
         The mean over the classes that can be scored, and (K,) areas: the chance that a
         sample of the class scores above one of the others, ties counting half; NaN
         where all samples are of the class, or none is.
+
+    Raises
+    ------
+    ConfigError
+        If classes and columns, or labels and classes, do not fit.
     """
     from scipy.stats import rankdata
 
     given = _features(scores)
     truth = _labels(labels, len(given))
     columns = np.arange(given.shape[1]) if classes is None else np.asarray(classes)
+    unknown = np.setdiff1d(truth, columns)
+    if columns.shape != (given.shape[1],) or len(unknown):
+        raise ConfigError(
+            f"Labels {np.unique(truth).tolist()} and {given.shape[1]} columns of "
+            f"scores were given for the classes {columns.tolist()}; each label needs a column."
+        )
     areas = np.full(given.shape[1], np.nan)
     for k, label in enumerate(columns):
         inside = truth == label
@@ -178,13 +193,8 @@ def pooled_features(encoder: MuViTEncoder, pixels: Tensor, bboxes: Tensor) -> Te
     """
     import torch
 
-    training = encoder.training
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            maps = encoder.compute_features(pixels, bboxes)
-    finally:
-        encoder.train(training)
+    with evaluating(encoder), torch.inference_mode():
+        maps = encoder.compute_features(pixels, bboxes)
     return maps.float().flatten(3).mean(dim=3).flatten(1)
 
 

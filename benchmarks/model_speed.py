@@ -1,0 +1,229 @@
+"""Speed and memory of the network against the authors' package, in one run.
+
+Each figure is taken in a process of its own, ours and theirs in turn, and is the least
+of a few repetitions of the process's CPU time (on a GPU: of the device's time). Appends
+one JSON line a figure to ``results/model_speed.jsonl`` and skips what is there, unless
+``--again``; then writes ``docs/benchmarks/model.md`` and its plot.
+
+    python benchmarks/model_speed.py [--threads 2] [--device cpu|cuda] [--again]
+                                     [--report]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "model_speed.jsonl"
+LEVELS = (1, 8, 32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured."""
+
+    part: str
+    """``encoder`` or ``mae``."""
+    who: str
+    """``ours``, ``theirs`` (the authors' package) or ``compiled`` (ours)."""
+    work: str
+    """``forward`` or ``step`` (forward and backward; the optimiser is torch's)."""
+    precision: str
+    """``float32``, ``bfloat16`` (autocast), ``tf32`` on a GPU."""
+    edge: int = 256
+    levels: int = 3
+    batch: int = 1
+
+
+def cases(device: str) -> list[Case]:
+    """Return everything to be measured, ours next to theirs."""
+    found = []
+    precisions = ["float32", "bfloat16"]
+    batches = [1]
+    if device == "cuda":
+        precisions.insert(1, "tf32")
+        batches = [1, 4, 16, 64]
+    for batch in batches:
+        for precision in precisions:
+            found += [
+                Case(part, who, work, precision, batch=batch)
+                for part, work in (
+                    ("encoder", "forward"), ("encoder", "step"), ("mae", "step"),
+                )
+                for who in ("theirs", "ours")
+            ]  # fmt: skip
+    found += [
+        Case("encoder", "compiled", work, precision)
+        for precision in ("float32", "bfloat16")
+        for work in ("forward",)
+    ]
+    found += [
+        Case("encoder", who, "forward", "float32", edge, levels)
+        for edge in (64, 128, 256, 384)
+        for levels in (1, 2, 3)
+        for who in ("theirs", "ours")
+    ]
+    return found
+
+
+def build(case: Case, device: str) -> Callable[[], Any]:
+    """Return what runs the case once."""
+    import torch
+
+    factors = LEVELS[: case.levels]
+    torch.manual_seed(0)
+    module, run = (_theirs if case.who == "theirs" else _ours)(case, factors)
+    module = module.to(device)
+    if case.who == "compiled":
+        module.compile()
+    x = torch.rand(case.batch, case.levels, 1, case.edge, case.edge, device=device)
+    boxes = torch.zeros(case.batch, case.levels, 2, 2, device=device)
+    for level, factor in enumerate(factors):
+        # Off centre, as crops lie.
+        boxes[:, level, 0] = -0.3 * case.edge * (factor - 1)
+        boxes[:, level, 1] = boxes[:, level, 0] + case.edge * factor
+    bfloat16 = torch.autocast(
+        device, torch.bfloat16, enabled=case.precision == "bfloat16"
+    )
+    if case.work == "forward":
+
+        def forward() -> None:
+            with torch.inference_mode(), bfloat16:
+                run(module, x, boxes)
+
+        return forward
+
+    def step() -> None:
+        module.zero_grad()
+        with bfloat16:
+            found = run(module, x, boxes)
+        found.float().square().mean().backward()
+
+    return step
+
+
+def _ours(case: Case, factors: tuple[int, ...]) -> tuple[Any, Callable[..., Any]]:
+    from napari_muvit.core import ModelConfig, MuViTEncoder, MuViTMAE
+
+    config = ModelConfig(scale_factors=factors)
+    if case.part == "encoder":
+        return MuViTEncoder(config), lambda module, x, boxes: module(x, boxes)
+    return MuViTMAE(config), lambda module, x, boxes: module(x, boxes).loss
+
+
+def _theirs(case: Case, factors: tuple[int, ...]) -> tuple[Any, Callable[..., Any]]:
+    sizes = (1, factors, 8, 12, 512)
+    if case.part == "encoder":
+        from muvit.encoders import MuViTEncoder2d
+
+        return MuViTEncoder2d(*sizes, 8), lambda module, x, boxes: module(x, boxes)[0]
+    from muvit.mae import MuViTMAE2d
+
+    return (
+        MuViTMAE2d(*sizes, 2, 256, 8),
+        lambda module, x, boxes: module(x, boxes)["loss"],
+    )
+
+
+def measure(case: Case, device: str, threads: int, repeats: int) -> dict[str, Any]:
+    """Run a case in this process."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if case.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    run = build(case, device)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    run()
+    first = time.perf_counter() - began
+    best_cpu, best_wall = float("inf"), float("inf")
+    for _ in range(repeats):
+        cpu, wall = time.process_time(), time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best_cpu = min(best_cpu, time.process_time() - cpu)
+        best_wall = min(best_wall, time.perf_counter() - wall)
+    if device == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {
+        **asdict(case),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(),
+        "threads": threads,
+        "cpu_seconds": round(best_cpu, 4),
+        "seconds": round(best_wall, 4),
+        "first_seconds": round(first, 3),
+        "peak_mib": round(memory),
+        "torch": torch.__version__,
+    }
+
+
+def in_own_process(case: Case, device: str, threads: int) -> dict[str, Any] | None:
+    """Measure a case in a fresh process."""
+    words = ["--case", json.dumps(asdict(case)), "--device", device]
+    done = subprocess.run(
+        [sys.executable, __file__, *words, "--threads", str(threads)],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    if done.returncode:
+        sys.stderr.write(f"{case}: {done.stderr.strip().splitlines()[-1]}\n")
+        return None
+    row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
+def main() -> None:
+    """Measure what is not there yet, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--case")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--report", action="store_true", help="write the page only")
+    arguments = parser.parse_args()
+    if arguments.case:
+        case = Case(**json.loads(arguments.case))
+        repeats = 3 if arguments.device == "cpu" else 20
+        row = measure(case, arguments.device, arguments.threads, repeats)
+        print(json.dumps(row))
+        return
+    RESULTS.parent.mkdir(exist_ok=True)
+    if arguments.again:
+        RESULTS.unlink(missing_ok=True)
+    rows = read()
+    names = list(Case.__dataclass_fields__)
+    known = [{k: row[k] for k in names} for row in rows if arguments.device == "cpu"]
+    for case in [] if arguments.report else cases(arguments.device):
+        if asdict(case) in known:
+            continue
+        row = in_own_process(case, arguments.device, arguments.threads)
+        if row is not None:
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    from model_speed_report import write_report
+
+    write_report(read())
+
+
+def read() -> list[dict[str, Any]]:
+    """Return the rows of the results."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The context skip: a ramp in world coordinates stays that ramp, at any place."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_muvit.core.model.world import sample_at
+
+
+def ramp(box: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """World coordinates of the pixel centres of a (2, N) box, (1, N, *shape)."""
+    extent = box[1] - box[0]
+    axes = [
+        box[0, axis] + (torch.arange(count) + 0.5) / count * extent[axis]
+        for axis, count in enumerate(shape)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([2, 3]),
+    st.floats(-1e3, 1e3),
+    st.floats(1.0, 64.0),
+    st.lists(st.floats(0.07, 0.5), min_size=3, max_size=3),
+    st.floats(0.05, 0.4),
+    st.integers(1, 9),
+)
+def test_a_ramp_at_the_coarse_level_is_that_ramp_at_the_fine_one(
+    ndim: int, lower: float, factor: float, place: list[float], share: float, count: int
+) -> None:
+    shape = (8, 12, 10)[:ndim]
+    low = torch.full((ndim,), lower)
+    coarse = torch.stack((low, low + torch.tensor(shape) * factor))
+    extent = coarse[1] - coarse[0]
+    start = coarse[0] + torch.tensor(place[:ndim]) * extent
+    fine = torch.stack((start, start + share * extent))
+    seen = sample_at(ramp(coarse, shape), coarse[None], fine[None], (count,) * ndim)
+    wanted = ramp(fine, (count,) * ndim)
+    # Half a coarse pixel at the border has no neighbour to be interpolated with.
+    inside = torch.stack(
+        [
+            (wanted[:, a] >= coarse[0, a] + factor / 2)
+            & (wanted[:, a] <= coarse[1, a] - factor / 2)
+            for a in range(ndim)
+        ],
+        dim=1,
+    )
+    error = (seen - wanted).abs()[inside]
+    assert error.numel() == 0 or error.max() < 1e-4 * (abs(lower) + 64 * factor)
+
+
+def test_context_skip_is_exactly_aligned() -> None:
+    # A ramp in world coordinates at the coarse level is the same ramp at the fine one.
+    coarse = torch.tensor([[[-40.0, -96.0], [216.0, 160.0]]])
+    fine = torch.tensor([[[3.0, 17.0], [67.0, 81.0]]])
+    centres = [coarse[0, 0, a] + (torch.arange(64) + 0.5) * 4.0 for a in range(2)]
+    ramp = torch.stack(torch.meshgrid(*centres, indexing="ij"))[None]
+    seen = sample_at(ramp, coarse, fine, (64, 64))
+    wanted = torch.stack(
+        torch.meshgrid(
+            3.0 + torch.arange(64) + 0.5, 17.0 + torch.arange(64) + 0.5, indexing="ij"
+        )
+    )[None]
+    assert torch.allclose(seen, wanted, atol=1e-3)
+
+
+def test_outside_the_coarse_crop_the_edge_is_taken() -> None:
+    features = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
+    coarse = torch.tensor([[[0.0, 0.0], [4.0, 4.0]]])
+    seen = sample_at(
+        features, coarse, torch.tensor([[[0.0, 6.0], [4.0, 10.0]]]), (4, 4)
+    )
+    assert torch.equal(seen, torch.full((1, 1, 4, 4), 3.0))
