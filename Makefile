@@ -9,7 +9,7 @@ PYTEST := NAPARI_STRICT_QT=raise QT_API=$${QT_API:-pyqt6} $(SCREEN) $(BIN)/pytho
 # More options for pytest: make test ARGS="-k geometry -x"
 ARGS ?=
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow bench-model lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,6 +26,9 @@ test: lint ## linters, type checker, import rules, and all tests that are not sl
 
 test-slow: setup ## the slow tests
 	$(PYTEST) -m slow $(ARGS)
+
+bench-model: setup ## speed of the model against the authors' package, and its page
+	$(BIN)/python benchmarks/model_speed.py $(ARGS)
 
 lint: setup ## ruff, mypy and import-linter
 	$(BIN)/ruff check

@@ -162,7 +162,8 @@ def roc_auc_ovr(
     if columns.shape != (given.shape[1],) or len(unknown):
         raise ConfigError(
             f"Labels {np.unique(truth).tolist()} and {given.shape[1]} columns of "
-            f"scores were given for the classes {columns.tolist()}; each label needs a column."
+            f"scores were given for the classes {columns.tolist()}; each label "
+            "needs a column."
         )
     areas = np.full(given.shape[1], np.nan)
     for k, label in enumerate(columns):

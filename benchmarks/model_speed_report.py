@@ -1,0 +1,91 @@
+"""The page and the plot of ``model_speed.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "model.md"
+PLOT = PAGE.with_suffix(".png")
+Row = dict[str, Any]
+
+BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->\n"
+
+
+def write_report(rows: list[Row]) -> None:
+    """Put the tables into the page, between its two marks, and draw the plot."""
+    plain = [r for r in rows if r["edge"] == 256 and r["levels"] == 3]
+    parts = []
+    for machine in sorted({(r["device"], r["threads"], r["torch"]) for r in plain}):
+        own = [r for r in plain if (r["device"], r["threads"], r["torch"]) == machine]
+        title = f"## {machine[0]}, {machine[1]} threads, torch {machine[2]}"
+        parts.append(f"{title}\n\n{_table(own)}\n")
+    text = PAGE.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    PAGE.write_text("".join((before, BEGIN, *parts, END, after)))
+    _plot([r for r in rows if r["batch"] == 1 and r["who"] != "compiled"])
+
+
+def _table(rows: list[Row]) -> str:
+    time = "cpu_seconds" if rows[0]["device"] == "cpu" else "seconds"
+    unit = "CPU-s" if time == "cpu_seconds" else "s"
+    lines = [
+        f"| what | precision | batch | theirs, {unit} | ours, {unit} | ratio | "
+        "theirs, MiB | ours, MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    names = {"forward": "forward", "step": "forward + backward"}
+    for theirs in (r for r in rows if r["who"] == "theirs"):
+        keys = ("part", "work", "precision", "batch")
+        same = [r for r in rows if all(r[k] == theirs[k] for k in keys)]
+        ours = next((r for r in same if r["who"] == "ours"), None)
+        if ours is None:
+            continue
+        lines.append(
+            f"| {theirs['part']}, {names[theirs['work']]} | {theirs['precision']} | "
+            f"{theirs['batch']} | {theirs[time]:.2f} | {ours[time]:.2f} | "
+            f"**{theirs[time] / ours[time]:.2f}** | {theirs['peak_mib']} | "
+            f"{ours['peak_mib']} |"
+        )
+    lines += [
+        f"| {row['part']}, {names[row['work']]}, ours compiled (first pass "
+        f"{row['first_seconds']:.0f} s) | {row['precision']} | {row['batch']} | | "
+        f"{row[time]:.2f} | | | {row['peak_mib']} |"
+        for row in rows
+        if row["who"] == "compiled"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plot(rows: list[Row]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [
+        r for r in rows
+        if (r["part"], r["work"], r["precision"]) == ("encoder", "forward", "float32")
+    ]  # fmt: skip
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    colours = {1: "#0072b2", 2: "#d55e00", 3: "#009e73"}
+    for axis, key, label in (
+        (axes[0], "cpu_seconds", "CPU-seconds"), (axes[1], "peak_mib", "MiB"),
+    ):  # fmt: skip
+        for levels, colour in colours.items():
+            for who, style in (("ours", "-"), ("theirs", "--")):
+                line = sorted(
+                    {r["edge"]: r[key] for r in rows
+                     if r["levels"] == levels and r["who"] == who}.items()
+                )  # fmt: skip
+                axis.plot(
+                    *zip(*line, strict=True), style, color=colour, marker="o", ms=3,
+                    label=f"{levels} level{'s' if levels > 1 else ''}, {who}",
+                )  # fmt: skip
+        axis.set(xscale="log", yscale="log", xlabel="crop edge, px", ylabel=label)
+        axis.set_xticks([64, 128, 256, 384], ["64", "128", "256", "384"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    figure.savefig(PLOT, dpi=130)
+    plt.close(figure)
