@@ -1,8 +1,9 @@
 """Speed and memory of the network against the authors' package, in one run.
 
-Each figure is taken in a process of its own, ours and theirs in turn, and is the least
-of a few repetitions of the process's CPU time (on a GPU: of the device's time). Appends
-one JSON line a figure to ``results/model_speed.jsonl`` and skips what is there, unless
+Ours and theirs run in turn in one process, so that a busy neighbour slows both; a
+figure is the least of a few repetitions of the process's CPU time (on a GPU: of the
+device's time). Memory is that of one pass in a process of its own. Appends one JSON
+line a pair to ``results/model_speed.jsonl`` and skips what is there, unless
 ``--again``; then writes ``docs/benchmarks/model.md`` and its plot.
 
     python benchmarks/model_speed.py [--threads 2] [--device cpu|cuda] [--again]
@@ -33,8 +34,6 @@ class Case:
 
     part: str
     """``encoder`` or ``mae``."""
-    who: str
-    """``ours``, ``theirs`` (the authors' package) or ``compiled`` (ours)."""
     work: str
     """``forward`` or ``step`` (forward and backward; the optimiser is torch's)."""
     precision: str
@@ -45,45 +44,44 @@ class Case:
 
 
 def cases(device: str) -> list[Case]:
-    """Return everything to be measured, ours next to theirs."""
-    found = []
+    """Return everything to be measured."""
     precisions = ["float32", "bfloat16"]
     batches = [1]
     if device == "cuda":
         precisions.insert(1, "tf32")
         batches = [1, 4, 16, 64]
-    for batch in batches:
-        for precision in precisions:
-            found += [
-                Case(part, who, work, precision, batch=batch)
-                for part, work in (
-                    ("encoder", "forward"), ("encoder", "step"), ("mae", "step"),
-                )
-                for who in ("theirs", "ours")
-            ]  # fmt: skip
+    found = [
+        Case(part, work, precision, batch=batch)
+        for batch in batches
+        for precision in precisions
+        for part, work in (
+            ("encoder", "forward"), ("encoder", "step"), ("mae", "step"),
+        )
+    ]  # fmt: skip
     found += [
-        Case("encoder", "compiled", work, precision)
-        for precision in ("float32", "bfloat16")
-        for work in ("forward",)
-    ]
-    found += [
-        Case("encoder", who, "forward", "float32", edge, levels)
+        Case("encoder", "forward", "float32", edge, levels)
         for edge in (64, 128, 256, 384)
         for levels in (1, 2, 3)
-        for who in ("theirs", "ours")
+        if (edge, levels) != (256, 3)
     ]
     return found
 
 
-def build(case: Case, device: str) -> Callable[[], Any]:
+def competitors(case: Case) -> list[str]:
+    """Ours and theirs; and ours compiled, at the paper's size."""
+    alone = case.work == "forward" and (case.edge, case.levels) == (256, 3)
+    return ["theirs", "ours", *(["compiled"] if alone else [])]
+
+
+def build(case: Case, who: str, device: str) -> Callable[[], Any]:
     """Return what runs the case once."""
     import torch
 
     factors = LEVELS[: case.levels]
     torch.manual_seed(0)
-    module, run = (_theirs if case.who == "theirs" else _ours)(case, factors)
+    module, run = (_theirs if who == "theirs" else _ours)(case, factors)
     module = module.to(device)
-    if case.who == "compiled":
+    if who == "compiled":
         module.compile()
     x = torch.rand(case.batch, case.levels, 1, case.edge, case.edge, device=device)
     boxes = torch.zeros(case.batch, case.levels, 2, 2, device=device)
@@ -134,45 +132,55 @@ def _theirs(case: Case, factors: tuple[int, ...]) -> tuple[Any, Callable[..., An
     )
 
 
-def measure(case: Case, device: str, threads: int, repeats: int) -> dict[str, Any]:
-    """Run a case in this process."""
+def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
+    """Time ours and theirs in turn, in this process."""
     import torch
 
-    torch.set_num_threads(threads)
     if case.precision == "tf32":
         torch.set_float32_matmul_precision("high")
-    run = build(case, device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
-    run()
-    first = time.perf_counter() - began
-    best_cpu, best_wall = float("inf"), float("inf")
-    for _ in range(repeats):
-        cpu, wall = time.process_time(), time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best_cpu = min(best_cpu, time.process_time() - cpu)
-        best_wall = min(best_wall, time.perf_counter() - wall)
-    if device == "cuda":
-        memory = torch.cuda.max_memory_allocated() / 2**20
-    else:
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {
+    row: dict[str, Any] = {
         **asdict(case),
         "device": device if device == "cpu" else torch.cuda.get_device_name(),
-        "threads": threads,
-        "cpu_seconds": round(best_cpu, 4),
-        "seconds": round(best_wall, 4),
-        "first_seconds": round(first, 3),
-        "peak_mib": round(memory),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    runs = {who: build(case, who, device) for who in competitors(case)}
+    for who, run in runs.items():
+        began = time.perf_counter()
+        run()
+        row[f"{who}_first_seconds"] = round(time.perf_counter() - began, 2)
+    best: dict[str, float] = {}
+    for _ in range(repeats):
+        for who, run in runs.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            spent = {
+                f"{who}_cpu_seconds": time.process_time() - cpu,
+                f"{who}_seconds": time.perf_counter() - wall,
+            }
+            for name, value in spent.items():
+                best[name] = min(best.get(name, value), value)
+    return {**row, **{name: round(value, 4) for name, value in best.items()}}
 
 
-def in_own_process(case: Case, device: str, threads: int) -> dict[str, Any] | None:
-    """Measure a case in a fresh process."""
-    words = ["--case", json.dumps(asdict(case)), "--device", device]
+def measure_memory(case: Case, who: str, device: str) -> dict[str, Any]:
+    """Peak of one pass above what the process had before, MiB."""
+    run = build(case, who, device)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    if device == "cuda":
+        import torch
+
+        return {f"{who}_mib": round(torch.cuda.max_memory_allocated() / 2**20)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {f"{who}_mib": round((peak - before) / 1024)}
+
+
+def in_own_process(case: Case, who: str, device: str, threads: int) -> dict[str, Any]:
+    """Measure in a fresh process: the time of all, or the memory of one."""
+    words = ["--case", json.dumps(asdict(case)), "--who", who, "--device", device]
     done = subprocess.run(
         [sys.executable, __file__, *words, "--threads", str(threads)],
         capture_output=True, text=True, check=False,
@@ -180,7 +188,7 @@ def in_own_process(case: Case, device: str, threads: int) -> dict[str, Any] | No
     )  # fmt: skip
     if done.returncode:
         sys.stderr.write(f"{case}: {done.stderr.strip().splitlines()[-1]}\n")
-        return None
+        return {}
     row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return row
 
@@ -191,26 +199,37 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--case")
+    parser.add_argument("--who", default="")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--report", action="store_true", help="write the page only")
     arguments = parser.parse_args()
     if arguments.case:
         case = Case(**json.loads(arguments.case))
-        repeats = 3 if arguments.device == "cpu" else 20
-        row = measure(case, arguments.device, arguments.threads, repeats)
+        repeats = 4 if arguments.device == "cpu" else 20
+        row = (
+            measure_memory(case, arguments.who, arguments.device)
+            if arguments.who
+            else measure(case, arguments.device, repeats)
+        )
         print(json.dumps(row))
         return
     RESULTS.parent.mkdir(exist_ok=True)
     if arguments.again:
         RESULTS.unlink(missing_ok=True)
-    rows = read()
     names = list(Case.__dataclass_fields__)
-    known = [{k: row[k] for k in names} for row in rows if arguments.device == "cpu"]
+    known = [
+        {k: row[k] for k in names}
+        for row in read()
+        if (row["device"] == "cpu") == (arguments.device == "cpu")
+    ]
     for case in [] if arguments.report else cases(arguments.device):
         if asdict(case) in known:
             continue
-        row = in_own_process(case, arguments.device, arguments.threads)
-        if row is not None:
+        where = (arguments.device, arguments.threads)
+        row = in_own_process(case, "", *where)
+        for who in competitors(case):
+            row |= in_own_process(case, who, *where)
+        if f"{who}_mib" in row and "ours_seconds" in row:
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
     from model_speed_report import write_report

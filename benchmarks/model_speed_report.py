@@ -23,7 +23,7 @@ def write_report(rows: list[Row]) -> None:
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     PAGE.write_text("".join((before, BEGIN, *parts, END, after)))
-    _plot([r for r in rows if r["batch"] == 1 and r["who"] != "compiled"])
+    _plot([r for r in rows if r["batch"] == 1 and r["device"] == "cpu"])
 
 
 def _table(rows: list[Row]) -> str:
@@ -35,24 +35,19 @@ def _table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     names = {"forward": "forward", "step": "forward + backward"}
-    for theirs in (r for r in rows if r["who"] == "theirs"):
-        keys = ("part", "work", "precision", "batch")
-        same = [r for r in rows if all(r[k] == theirs[k] for k in keys)]
-        ours = next((r for r in same if r["who"] == "ours"), None)
-        if ours is None:
-            continue
-        lines.append(
-            f"| {theirs['part']}, {names[theirs['work']]} | {theirs['precision']} | "
-            f"{theirs['batch']} | {theirs[time]:.2f} | {ours[time]:.2f} | "
-            f"**{theirs[time] / ours[time]:.2f}** | {theirs['peak_mib']} | "
-            f"{ours['peak_mib']} |"
-        )
     lines += [
-        f"| {row['part']}, {names[row['work']]}, ours compiled (first pass "
-        f"{row['first_seconds']:.0f} s) | {row['precision']} | {row['batch']} | | "
-        f"{row[time]:.2f} | | | {row['peak_mib']} |"
-        for row in rows
-        if row["who"] == "compiled"
+        f"| {r['part']}, {names[r['work']]} | {r['precision']} | {r['batch']} | "
+        f"{r['theirs_' + time]:.2f} | {r['ours_' + time]:.2f} | "
+        f"**{r['theirs_' + time] / r['ours_' + time]:.2f}** | {r['theirs_mib']} | "
+        f"{r['ours_mib']} |"
+        for r in rows
+    ]
+    lines += [
+        f"| {r['part']}, {names[r['work']]}, ours compiled (first pass "
+        f"{r['compiled_first_seconds']:.0f} s) | {r['precision']} | {r['batch']} | | "
+        f"{r['compiled_' + time]:.2f} | | | {r['compiled_mib']} |"
+        for r in rows
+        if "compiled_mib" in r
     ]
     return "\n".join(lines) + "\n"
 
@@ -70,13 +65,13 @@ def _plot(rows: list[Row]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     colours = {1: "#0072b2", 2: "#d55e00", 3: "#009e73"}
     for axis, key, label in (
-        (axes[0], "cpu_seconds", "CPU-seconds"), (axes[1], "peak_mib", "MiB"),
+        (axes[0], "cpu_seconds", "CPU-seconds"), (axes[1], "mib", "MiB"),
     ):  # fmt: skip
         for levels, colour in colours.items():
             for who, style in (("ours", "-"), ("theirs", "--")):
                 line = sorted(
-                    {r["edge"]: r[key] for r in rows
-                     if r["levels"] == levels and r["who"] == who}.items()
+                    (r["edge"], r[f"{who}_{key}"]) for r in rows
+                    if r["levels"] == levels
                 )  # fmt: skip
                 axis.plot(
                     *zip(*line, strict=True), style, color=colour, marker="o", ms=3,

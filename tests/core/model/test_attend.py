@@ -29,7 +29,7 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys"), [(1, 7), (256, 256), (300, 513), (257, 40)]
+    ("queries", "keys"), [(1, 7), (256, 256), (300, 513), (600, 40)]
 )
 def test_blocked_attention_and_its_gradients(queries: int, keys: int) -> None:
     parts = tokens(queries, keys)
