@@ -91,7 +91,12 @@ def _plot(rows: list[Row]) -> None:
         axis.set(title=title, xlabel="CPU-seconds of training", ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mDSC of held-out crops")
-    axes[1].legend(fontsize=7)
+    shown = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    axes[1].legend(shown.values(), shown.keys(), fontsize=7)
     figure.savefig(PLOT, dpi=130)
     plt.close(figure)
 
