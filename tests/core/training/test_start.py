@@ -21,6 +21,16 @@ def test_without_changes_it_is_the_same_model() -> None:
     assert continued({"scale_factors": [1, 4]}) == EARLIER
 
 
+def test_every_option_of_the_network_is_kept() -> None:
+    # New options were forgotten in a list, and a model went on as another one.
+    options = {
+        "attention": "coarse_to_fine", "context_strides": (1, 8), "mae_dim": 64,
+        "rotary_position": "corner", "level_embedding": False, "pyramid_norm": "group",
+    }  # fmt: skip
+    earlier = dataclasses.replace(EARLIER, **options)
+    assert ModelConfig(**continued_fields(earlier, {}, 1)) == earlier
+
+
 def test_another_decoder_chooses_its_own_context_skip() -> None:
     # The pyramid decoder's was handed on, and unetr refused it.
     assert continued({"decoder": "unetr"}).context_skip is False

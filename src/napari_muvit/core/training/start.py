@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,14 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_CONTINUED = (
-    "scale_factors", "decoder", "ndim", "crop_size", "patch_size", "embed_dim", "depth",
-    "num_heads", "mlp_ratio", "rotary_mode", "rotary_base", "attention", "context_skip",
-    "level_heads", "decoder_dim", "pyramid_channels", "boxes", "pixel_size",
-    "normalisation", "background_value",
+_OF_THE_DATA = (
+    "in_channels", "num_classes", "num_queries", "class_names", "class_colors",
+    "background", "zero_is_background",
 )  # fmt: skip
+"""Fields that follow from slides and labels, not from the earlier model."""
+_CONTINUED = tuple(
+    f.name for f in dataclasses.fields(ModelConfig) if f.name not in _OF_THE_DATA
+)
 
 
 def _given_config(model: ModelConfig | str | None, start: Start) -> ModelConfig | None:
