@@ -26,6 +26,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "model_speed.jsonl"
 LEVELS = (1, 8, 32)
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Case:
     part: str
     """``encoder`` or ``mae``."""
     work: str
-    """``forward`` or ``step`` (forward and backward; the optimiser is torch's)."""
+    """``forward``, ``step`` (forward and backward), or ``train`` (a training step:
+    also the gradients clipped and AdamW, each as its package sets it up)."""
     precision: str
     """``float32``, ``bfloat16`` (autocast), ``tf32`` on a GPU."""
     edge: int = 256
@@ -43,8 +45,8 @@ class Case:
     batch: int = 1
 
 
-def cases(device: str) -> list[Case]:
-    """Return everything to be measured."""
+def cases(device: str, growth: bool) -> list[Case]:
+    """Return everything to be measured; ``growth``: with other sizes as well."""
     precisions = ["float32", "bfloat16"]
     batches = [1]
     if device == "cuda":
@@ -55,16 +57,16 @@ def cases(device: str) -> list[Case]:
         for batch in batches
         for precision in precisions
         for part, work in (
-            ("encoder", "forward"), ("encoder", "step"), ("mae", "step"),
+            ("encoder", "forward"), ("encoder", "step"), ("mae", "train"),
         )
     ]  # fmt: skip
-    found += [
+    sizes = [
         Case("encoder", "forward", "float32", edge, levels)
         for edge in (64, 128, 256, 384)
         for levels in (1, 2, 3)
         if (edge, levels) != (256, 3)
     ]
-    return found
+    return found + (sizes if growth else [])
 
 
 def competitors(case: Case) -> list[str]:
@@ -100,11 +102,16 @@ def build(case: Case, who: str, device: str) -> Callable[[], Any]:
 
         return forward
 
+    optimiser = torch.optim.AdamW(module.parameters(), 1e-4, fused=who != "theirs")
+
     def step() -> None:
         module.zero_grad()
         with bfloat16:
             found = run(module, x, boxes)
         found.float().square().mean().backward()
+        if case.work == "train":
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 0.5)
+            optimiser.step()
 
     return step
 
@@ -197,7 +204,7 @@ def main() -> None:
     """Measure what is not there yet, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--case")
     parser.add_argument("--who", default="")
     parser.add_argument("--again", action="store_true")
@@ -205,7 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.case:
         case = Case(**json.loads(arguments.case))
-        repeats = 4 if arguments.device == "cpu" else 20
+        repeats = 6 if arguments.device == "cpu" else 20
         row = (
             measure_memory(case, arguments.who, arguments.device)
             if arguments.who
@@ -221,8 +228,11 @@ def main() -> None:
         {k: row[k] for k in names}
         for row in read()
         if (row["device"] == "cpu") == (arguments.device == "cpu")
+        and row["threads"] == arguments.threads
     ]
-    for case in [] if arguments.report else cases(arguments.device):
+    # How it grows is measured with one number of threads.
+    wanted = cases(arguments.device, growth=arguments.threads == THREADS)
+    for case in [] if arguments.report else wanted:
         if asdict(case) in known:
             continue
         where = (arguments.device, arguments.threads)

@@ -18,7 +18,9 @@ def write_report(rows: list[Row]) -> None:
     parts = []
     for machine in sorted({(r["device"], r["threads"], r["torch"]) for r in plain}):
         own = [r for r in plain if (r["device"], r["threads"], r["torch"]) == machine]
-        title = f"## {machine[0]}, {machine[1]} threads, torch {machine[2]}"
+        device, threads, torch = machine
+        plural = "s" if threads > 1 else ""
+        title = f"## {device}, {threads} thread{plural}, torch {torch}"
         parts.append(f"{title}\n\n{_table(own)}\n")
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
@@ -34,7 +36,11 @@ def _table(rows: list[Row]) -> str:
         "theirs, MiB | ours, MiB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    names = {"forward": "forward", "step": "forward + backward"}
+    names = {
+        "forward": "forward",
+        "step": "forward + backward",
+        "train": "training step",
+    }
     lines += [
         f"| {r['part']}, {names[r['work']]} | {r['precision']} | {r['batch']} | "
         f"{r['theirs_' + time]:.2f} | {r['ours_' + time]:.2f} | "

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROWS = 256
-"""Queries of a block: its scores, a megabyte or two, stay in the cache."""
+SCORES = 2**20
+"""Scores of a block, of two bytes each: about what stays in a core's cache."""
 
 
 @functools.cache
@@ -55,10 +55,11 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = _like(query)
-        block = query.new_empty(ROWS, key.shape[2])
+        rows_at_once = _rows_at_once(query.shape[2], key.shape[2])
+        block = query.new_empty(rows_at_once, key.shape[2])
         for b, h in _heads(query):
             scaled, keys, values = _head(query, key, value, b, h)
-            for rows in _blocks(query):
+            for rows in _blocks(query.shape[2], rows_at_once):
                 weights = _weights(scaled[rows], keys, block)
                 mixed[b, h, rows] = weights @ values
         ctx.save_for_backward(query, key, value, mixed)
@@ -69,7 +70,8 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, mixed = ctx.saved_tensors
         found = _like(query), _like(key), _like(value)
-        blocks = query.new_empty(2, ROWS, key.shape[2])
+        rows_at_once = _rows_at_once(query.shape[2], key.shape[2])
+        blocks = query.new_empty(2, rows_at_once, key.shape[2])
         for b, h in _heads(query):
             _head_gradients(
                 _head(query, key, value, b, h),
@@ -101,7 +103,7 @@ def _head_gradients(
     with_ones = torch.cat((values, torch.ones_like(values[:, :1])), dim=1).t()
     of_keys = torch.zeros(keys.shape, dtype=torch.float32)
     of_values = torch.zeros_like(of_keys)
-    for rows in _blocks(scaled[None, None]):
+    for rows in _blocks(len(scaled), blocks.shape[1]):
         weights = _weights(scaled[rows], keys, blocks[0])
         of_values += weights.t() @ gradient[rows]
         scores = torch.mm(extended[rows], with_ones, out=blocks[1][: len(weights)])
@@ -130,8 +132,14 @@ def _heads(query: Tensor) -> list[tuple[int, int]]:
     return [(b, h) for b in range(query.shape[0]) for h in range(query.shape[1])]
 
 
-def _blocks(query: Tensor) -> list[slice]:
-    return [slice(s, s + ROWS) for s in range(0, query.shape[2], ROWS)]
+def _rows_at_once(queries: int, keys: int) -> int:
+    """Queries of a block, so that all blocks are about as large."""
+    count = -(-queries * keys // SCORES)
+    return -(-queries // count)
+
+
+def _blocks(queries: int, rows_at_once: int) -> list[slice]:
+    return [slice(s, s + rows_at_once) for s in range(0, queries, rows_at_once)]
 
 
 def _like(x: Tensor) -> Tensor:

@@ -151,7 +151,12 @@ class FineTuneModule(L.LightningModule):
                 [self.segmenter.decoder], training.learning_rate, training.weight_decay
             ),
         ]
-        return torch.optim.AdamW(groups)
+        # One pass over memory a step. Lightning cannot clip the gradients of a fused
+        # optimiser that a loss scale is on (float16).
+        fused = self.device.type in ("cpu", "cuda") and (
+            training.precision != "16-mixed"
+        )
+        return torch.optim.AdamW(groups, fused=fused)
 
     def set_rate(self, fraction: float) -> None:
         """Set the learning rates for a finished share of the run."""
