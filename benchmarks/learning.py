@@ -15,65 +15,40 @@ Synthetic images are made in ``--work``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from learning_arms import ARMS, Arm
+from torch.utils.data import DataLoader, Subset
 
 from napari_muvit.core import (
     PRESETS,
-    MuViTEncoder,
+    ModelConfig,
+    MuViTMAE,
     Progress,
     TrainingConfig,
     finetune,
     model_config_for,
     open_pyramid,
+    save_model,
     write_synthetic,
 )
-from napari_muvit.core.training.prepare import open_annotations
+from napari_muvit.core.data.datasets import SegmentationDataset
+from napari_muvit.core.data.sampling import CropSampler
+from napari_muvit.core.training.modules import one_cycle
+from napari_muvit.core.training.prepare import open_annotations, prepare
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 BRAIN_CLASSES = (
     "background,Isocortex,OLF,HPF,CTXsp,STR,PAL,TH,HY,MB,P,MY,CB,fiber tracts,VS"
 )
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What differs from the preset ``tiny``."""
-
-    model: Mapping[str, Any] = field(default_factory=dict)
-    tokens: bool = True
-    three_levels: bool = False
-
-
-ARMS = {
-    "base": Arm(),
-    "coarse_to_fine": Arm({"attention": "coarse_to_fine"}),
-    "no_tokens": Arm(tokens=False),
-    "no_skip": Arm({"context_skip": False}),
-    "no_heads": Arm({"level_heads": False}),
-    "single": Arm({"scale_factors": (1,)}),
-    "naive": Arm({"boxes": "naive"}),
-    "skip_8": Arm({"context_strides": (8,)}),
-    "skip_1_8": Arm({"context_strides": (1, 8)}),
-    "skip_all": Arm({"context_strides": (1, 2, 4, 8)}),
-    "group_norm": Arm({"pyramid_norm": "group"}),
-    "narrow": Arm({"pyramid_channels": (16, 32, 32, 64)}),
-    "wide": Arm({"pyramid_channels": (32, 64, 64, 128)}),
-    "three_levels": Arm(three_levels=True),
-    "unetr": Arm({"decoder": "unetr"}),
-    "unetr_skip": Arm({"decoder": "unetr", "context_skip": True, "level_heads": True}),
-    "mask2former": Arm({"decoder": "mask2former"}),
-}
 
 
 @dataclass(frozen=True)
@@ -108,24 +83,6 @@ def tasks(work: Path, data: Path | None) -> dict[str, Task]:
     return found
 
 
-@contextlib.contextmanager
-def without_tokens() -> Iterator[None]:
-    """Replace what the encoder says by zeros."""
-    real = MuViTEncoder.intermediate_tokens
-
-    def silent(self: MuViTEncoder, x: Any, bboxes: Any, layers: Any) -> list[Any]:
-        count = len(self.config.scale_factors)
-        for size, edge in zip(x.shape[3:], self.config.patch, strict=True):
-            count *= size // edge
-        return [x.new_zeros(len(x), count, self.config.embed_dim) for _ in layers]
-
-    MuViTEncoder.intermediate_tokens = silent  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        MuViTEncoder.intermediate_tokens = real  # type: ignore[method-assign]
-
-
 class Curve:
     """Collects step, CPU-seconds of training alone, and mDSC."""
 
@@ -149,16 +106,23 @@ def run(
     name: str, arm: Arm, task: Task, seed: int, steps: int, out: Path
 ) -> dict[str, Any]:
     """Train one arm; return a row of the results."""
-    slides, held_out = (
-        [open_pyramid(image) for image, _ in part] for part in (task.train, task.test)
-    )
-    labels, held_out_labels = (
-        open_annotations([str(p) for _, p in part], opened, zero_is_background=False)
-        for part, opened in ((task.train, slides), (task.test, held_out))
-    )
+    slides, labels = opened(task.train)
+    held_out, held_out_labels = opened(task.test)
     factors = task.three_factors if arm.three_levels else task.scale_factors
     changes = {"scale_factors": factors, **arm.model}
     config = model_config_for("tiny", slides, labels, classes=task.classes, **changes)
+    curve = Curve()
+    start = out.with_name(f"{out.name}_mae") if arm.pretrain_steps else None
+    pretrain_seconds = 0.0
+    if start is not None:
+        pretrain_seconds = pretrained(
+            slides, labels, config, arm.pretrain_steps, seed, start
+        )
+    if arm.labelled is not None:
+        # Evenly along the brain, not the first ones.
+        chosen = range(0, len(slides), max(1, len(slides) // arm.labelled))
+        chosen = chosen[: arm.labelled]
+        slides, labels = [slides[i] for i in chosen], [labels[i] for i in chosen]
     training = TrainingConfig(
         **{
             **PRESETS["tiny"].training,
@@ -170,11 +134,11 @@ def run(
             "num_threads": 1,
         }
     )
-    curve = Curve()
-    with contextlib.nullcontext() if arm.tokens else without_tokens():
+    with arm.patch():
         result = finetune(
-            slides, labels, training, out=out, model=config, val_images=held_out,
-            val_annotations=held_out_labels, overwrite=True, on_progress=curve,
+            slides, labels, training, out=out, model=config, start=start,
+            val_images=held_out, val_annotations=held_out_labels, overwrite=True,
+            on_progress=curve,
         )  # fmt: skip
     return {
         "arm": name,
@@ -182,6 +146,7 @@ def run(
         "steps": steps,
         "levels": list(config.scale_factors),
         "cpu_seconds": round(curve.spent, 1),
+        "pretrain_cpu_seconds": round(pretrain_seconds, 1),
         "curve": curve.rows,
         "mDSC": round(result.history[-1].get("mDSC", float("nan")), 4),
         "dice": {
@@ -190,6 +155,50 @@ def run(
             if k.startswith("Dice ")
         },
     }
+
+
+def opened(pairs: list[tuple[Path, Path]]) -> tuple[list[Any], list[Any]]:
+    """Return slides and their annotations."""
+    slides = [open_pyramid(image) for image, _ in pairs]
+    names = [str(label) for _, label in pairs]
+    return slides, open_annotations(names, slides, zero_is_background=False)
+
+
+def pretrained(
+    slides: list[Any],
+    labels: list[Any],
+    config: ModelConfig,
+    steps: int,
+    seed: int,
+    folder: Path,
+) -> float:
+    """Train a masked autoencoder on crops from anywhere; return its CPU-seconds.
+
+    The labels say only that all of a slide may be sampled.
+    """
+    data = prepare(slides, labels, config, seed)
+    sampler = CropSampler(
+        data.slides, data.config, foreground_share=0.0, seed=seed + 1000
+    )
+    batch = PRESETS["tiny"].training["batch_size"]
+    crops = Subset(
+        SegmentationDataset(sampler, data.config, flips=True), range(steps * batch)
+    )
+    torch.manual_seed(seed)
+    mae = MuViTMAE(data.config)
+    optimiser = torch.optim.AdamW(mae.parameters(), 1e-3, weight_decay=0.05)
+    began = time.process_time()
+    for step, crop in enumerate(DataLoader(crops, batch_size=batch)):
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * one_cycle(step / steps, 0.1)
+        loss = mae(crop.pixels, crop.bboxes).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(mae.parameters(), 0.5)
+        optimiser.step()
+    spent = time.process_time() - began
+    save_model(mae, folder)
+    return spent
 
 
 def main() -> None:
@@ -203,10 +212,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    found = tasks(arguments.work, arguments.data)
     key = ("task", "arm", "seed", "steps")
     for seed in map(int, arguments.seeds.split(",")):
         for name in arguments.arms.split(","):
-            for kind, task in tasks(arguments.work, arguments.data).items():
+            for kind, task in found.items():
                 steps = arguments.steps or task.steps
                 if arguments.task not in (None, kind) or (
                     (kind, name, seed, steps) in finished(key)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_muvit.core.model import attend as module
+from napari_muvit.core.model import linear as linear_module
 from napari_muvit.core.model.attend import attend
 from napari_muvit.core.model.cpu_attention import blocked_attention
 
@@ -28,22 +29,39 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float(error / torch.linalg.vector_norm(wanted))
 
 
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "bounds"),
+    [
+        # Eight bits of mantissa: rounding of 0.4 %, in scores, weights and result.
+        (torch.bfloat16, (0.01, 0.015)),
+        (torch.float32, (1e-6, 2e-6)),
+    ],
+)
 @pytest.mark.parametrize(
     ("queries", "keys"), [(1, 7), (256, 256), (300, 513), (600, 40)]
 )
-def test_blocked_attention_and_its_gradients(queries: int, keys: int) -> None:
-    parts = tokens(queries, keys)
+def test_blocked_attention_and_its_gradients(
+    queries: int,
+    keys: int,
+    dtype: torch.dtype,
+    bounds: tuple[float, float],
+    onednn: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear_module, "onednn_is_faster", lambda: onednn)
+    parts = tokens(queries, keys, dtype)
     exact = [part.detach().float().requires_grad_() for part in parts]
     found, wanted = blocked_attention(*parts), F.scaled_dot_product_attention(*exact)
-    # Eight bits of mantissa: rounding of 0.4 %, in scores, weights and result.
-    assert relative(found.detach(), wanted.detach()) < 0.01
+    assert found.dtype == dtype
+    assert relative(found.detach(), wanted.detach()) < bounds[0]
     gradient = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    found.backward(gradient.bfloat16())
+    found.backward(gradient.to(dtype))
     wanted.backward(gradient)
     for part, other in zip(parts, exact, strict=True):
         assert part.grad is not None
         assert other.grad is not None
-        assert relative(part.grad, other.grad) < 0.015
+        assert relative(part.grad, other.grad) < bounds[1]
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -60,11 +78,16 @@ def test_it_is_taken_where_it_wins_only(monkeypatch: pytest.MonkeyPatch) -> None
         return blocked_attention(*parts)
 
     monkeypatch.setattr(module, "blocked_attention", spy)
-    monkeypatch.setattr(module, "cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(
+        module, "blocks_are_faster", lambda dtype: dtype == torch.bfloat16
+    )
     attend(*tokens(8, 600))
     attend(*tokens(8, 100))
     attend(*tokens(8, 600, torch.float32))
     assert taken == [600]
-    monkeypatch.setattr(module, "cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "blocks_are_faster", lambda _dtype: True)
+    attend(*tokens(8, 600, torch.float32))
+    assert taken == [600, 600]
+    monkeypatch.setattr(module, "blocks_are_faster", lambda _dtype: False)
     attend(*tokens(8, 600))
-    assert taken == [600]
+    assert taken == [600, 600]

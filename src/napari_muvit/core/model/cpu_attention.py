@@ -1,12 +1,13 @@
-"""Attention in bfloat16 on a CPU that multiplies bfloat16 in hardware.
+"""Attention on CPUs whose fastest matrix products torch's fused kernel does not use.
 
 Reference: attention in blocks with recomputed probabilities, as in FlashAttention
 (arXiv 2205.14135), without its running maximum: a block holds whole rows.
 
 Torch's fused CPU kernel multiplies in bfloat16 no faster than in float32 on CPUs that
-have AVX-512 BF16 but no AMX. Plain matrix products do use these instructions, so it is
-faster to take a block of rows at a time, small enough for the cache; memory does not
-grow with T * S. Scores and probabilities are rounded to bfloat16.
+have AVX-512 BF16 but no AMX, and in float32 it leaves AVX-512 unused on CPUs that are
+not Intel's (see `linear`). Matrix products by oneDNN use both, so it is faster to take
+a block of rows at a time, small enough for the cache; memory does not grow with T * S.
+In bfloat16, scores and probabilities are rounded to it.
 
 Shapes: B batch, H heads, T queries, S keys, E head width.
 """
@@ -20,8 +21,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SCORES = 2**20
-"""Scores of a block, of two bytes each: about what stays in a core's cache."""
+from .linear import onednn_is_faster, product
+
+BLOCK_BYTES = 2**21
+"""Scores of a block: about what stays in a core's cache."""
+
+
+def blocks_are_faster(dtype: torch.dtype) -> bool:
+    """Whether this CPU is one of those, for tokens of that type."""
+    if dtype == torch.bfloat16:
+        return cpu_multiplies_bfloat16()
+    return dtype == torch.float32 and onednn_is_faster()
 
 
 @functools.cache
@@ -33,7 +43,7 @@ def cpu_multiplies_bfloat16() -> bool:
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend; bfloat16 on the CPU, differentiable once.
+    """Attend; bfloat16 or float32 on the CPU, differentiable once.
 
     Parameters
     ----------
@@ -55,13 +65,13 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = _like(query)
-        rows_at_once = _rows_at_once(query.shape[2], key.shape[2])
+        rows_at_once = _rows_at_once(query, key)
         block = query.new_empty(rows_at_once, key.shape[2])
         for b, h in _heads(query):
             scaled, keys, values = _head(query, key, value, b, h)
             for rows in _blocks(query.shape[2], rows_at_once):
                 weights = _weights(scaled[rows], keys, block)
-                mixed[b, h, rows] = weights @ values
+                mixed[b, h, rows] = product(weights, values)
         ctx.save_for_backward(query, key, value, mixed)
         return mixed
 
@@ -70,7 +80,7 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, mixed = ctx.saved_tensors
         found = _like(query), _like(key), _like(value)
-        rows_at_once = _rows_at_once(query.shape[2], key.shape[2])
+        rows_at_once = _rows_at_once(query, key)
         blocks = query.new_empty(2, rows_at_once, key.shape[2])
         for b, h in _heads(query):
             _head_gradients(
@@ -105,19 +115,26 @@ def _head_gradients(
     of_values = torch.zeros_like(of_keys)
     for rows in _blocks(len(scaled), blocks.shape[1]):
         weights = _weights(scaled[rows], keys, blocks[0])
-        of_values += weights.t() @ gradient[rows]
-        scores = torch.mm(extended[rows], with_ones, out=blocks[1][: len(weights)])
+        of_values += product(weights.t(), gradient[rows])
+        scores = _multiply(extended[rows], with_ones, blocks[1])
         scores.mul_(weights)
-        out[0][rows] = (scores @ keys) * scale
-        of_keys += scores.t() @ scaled[rows]
+        out[0][rows] = product(scores, keys) * scale
+        of_keys += product(scores.t(), scaled[rows])
     out[1].copy_(of_keys)
     out[2].copy_(of_values)
 
 
 def _weights(scaled: Tensor, keys: Tensor, room: Tensor) -> Tensor:
     """Probabilities (rows, S) of some queries, in the given room."""
-    scores = torch.mm(scaled, keys.t(), out=room[: len(scaled)])
+    scores = _multiply(scaled, keys.t(), room)
     return torch.softmax(scores, dim=-1, out=scores)
+
+
+def _multiply(left: Tensor, right: Tensor, room: Tensor) -> Tensor:
+    """`product`, in the given room where that is possible."""
+    if left.dtype == torch.float32:
+        return product(left, right)
+    return torch.mm(left, right, out=room[: len(left)])
 
 
 def _head(
@@ -132,9 +149,10 @@ def _heads(query: Tensor) -> list[tuple[int, int]]:
     return [(b, h) for b in range(query.shape[0]) for h in range(query.shape[1])]
 
 
-def _rows_at_once(queries: int, keys: int) -> int:
+def _rows_at_once(query: Tensor, key: Tensor) -> int:
     """Queries of a block, so that all blocks are about as large."""
-    count = -(-queries * keys // SCORES)
+    queries = query.shape[2]
+    count = -(-queries * key.shape[2] * query.element_size() // BLOCK_BYTES)
     return -(-queries // count)
 
 

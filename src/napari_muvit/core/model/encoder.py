@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..errors import ConfigError
 from .inputs import check_inputs
+from .linear import Linear
 from .patches import grid_of, patchify
 from .reach import Reach, reach_of_levels, reach_of_tokens
 from .rope import WorldRope, patch_positions, relative_to_origin
@@ -41,8 +42,7 @@ class MuViTEncoder(nn.Module):
         dim, levels = config.embed_dim, len(config.scale_factors)
         pixels = config.in_channels * math.prod(config.patch)
         self.patch_embeddings = nn.ModuleList(
-            nn.Sequential(nn.Linear(pixels, dim), nn.LayerNorm(dim))
-            for _ in range(levels)
+            nn.Sequential(Linear(pixels, dim), nn.LayerNorm(dim)) for _ in range(levels)
         )
         self.level_embedding: nn.Parameter | None = None
         if config.level_embedding:

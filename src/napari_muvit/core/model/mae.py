@@ -26,6 +26,7 @@ from ..config import ModelConfig
 from ..model_checks import check_heads
 from .encoder import MuViTEncoder
 from .inputs import check_inputs
+from .linear import Linear
 from .masking import TokenMask, draw_mask
 from .patches import grid_of, patchify, unpatchify
 from .rope import WorldRope
@@ -74,7 +75,7 @@ class LevelMAEDecoder(nn.Module):
         super().__init__()
         dim = config.mae_dim
         self.project = nn.Sequential(
-            nn.Linear(config.embed_dim, dim), nn.GELU(), nn.LayerNorm(dim)
+            Linear(config.embed_dim, dim), nn.GELU(), nn.LayerNorm(dim)
         )
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, config.mlp_ratio)
@@ -137,7 +138,7 @@ class MuViTMAE(nn.Module):
         nn.init.trunc_normal_(self.mask_tokens, std=0.02)
         self.decoders = nn.ModuleList(LevelMAEDecoder(config) for _ in range(levels))
         pixels = config.in_channels * math.prod(config.patch)
-        self.head = nn.Linear(config.mae_dim, pixels)
+        self.head = Linear(config.mae_dim, pixels)
 
     def forward(
         self,

@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from ..model_checks import check_heads
 from .branch import LevelBranches, skip_layers
 from .layers import ConvBlock, check_ndim, conv, stage_factors, upsample
+from .linear import Linear
 from .rope import Rotation, WorldRope, patch_positions
 from .transformer import Attention, feed_forward
 
@@ -102,7 +103,7 @@ class Mask2FormerDecoder(nn.Module):
         self.branches = LevelBranches(config, self.layers)
         self.pixels = PixelDecoder(config)
         self.tokens = nn.Sequential(
-            nn.Linear(config.embed_dim, width), nn.LayerNorm(width)
+            Linear(config.embed_dim, width), nn.LayerNorm(width)
         )
         self.queries = nn.Parameter(torch.empty(queries, width))
         nn.init.trunc_normal_(self.queries, std=0.02)
@@ -112,7 +113,7 @@ class Mask2FormerDecoder(nn.Module):
         self.ropes = WorldRope(config, width // config.num_heads, QUERY_LAYERS)
         self.norm = nn.LayerNorm(width)
         self.mask_embedding = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width)
+            Linear(width, width), nn.ReLU(inplace=True), Linear(width, width)
         )
         self.head = conv(config.ndim, queries, config.num_classes, 3)
 

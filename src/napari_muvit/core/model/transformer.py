@@ -7,10 +7,10 @@ Shapes: B batch, T tokens, S tokens attended to, D token width, H heads, E head 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attend import attend
+from .linear import Linear, linear
 from .reach import Reach
 from .rope import Rotation, rotate
 
@@ -29,8 +29,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.out = Linear(dim, dim, bias=False)
 
     def forward(
         self, x: Tensor, rotation: Rotation | None = None, reach: Reach | None = None
@@ -66,9 +66,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attend from (B, T, D) to (B, S, D), each with its own rotation."""
         dim = x.shape[-1]
-        query = F.linear(x, self.qkv.weight[:dim]).unflatten(-1, (self.num_heads, -1))
+        query = linear(x, self.qkv.weight[:dim]).unflatten(-1, (self.num_heads, -1))
         key, value = (
-            F.linear(context, self.qkv.weight[dim:])
+            linear(context, self.qkv.weight[dim:])
             .unflatten(-1, (2 * self.num_heads, -1))
             .chunk(2, dim=2)
         )
@@ -86,7 +86,7 @@ class Attention(nn.Module):
 
 def feed_forward(dim: int, hidden: int) -> nn.Sequential:
     """Linear, GELU, linear."""
-    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+    return nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, dim))
 
 
 class Block(nn.Module):

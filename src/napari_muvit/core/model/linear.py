@@ -1,0 +1,101 @@
+"""Linear layers, with float32 products by the faster library of a CPU.
+
+Reference: MuViT (arXiv 2602.24222), section 3.2: projections and feed-forward.
+
+Torch's CPU build multiplies float32 matrices with MKL, which keeps to AVX2 on CPUs that
+are not Intel's. oneDNN, in the same build, uses their AVX-512: twice as fast on a
+Zen 5, the same float32 arithmetic. Torch calls it for convolutions and in compiled
+graphs, not for plain products, so it is called here.
+
+Shapes: I input width, O output width, R rows (all leading axes).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALLEST = 2**20
+"""Multiplications of a product from which on the call is worth its overhead."""
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """Whether this CPU has AVX-512 that torch's own float32 products leave unused."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    wide = bool(found.get("avx512_f")) and "Intel" not in str(found.get("cpu_name"))
+    return wide and torch.backends.mkl.is_available() and _onednn_works()
+
+
+def _onednn_works() -> bool:
+    """Whether the operator, which is not part of torch's public interface, is there."""
+    left, right = torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    try:
+        return torch.equal(_onednn(left, right, None), right.t())
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., I) times (O, I) transposed, float32, strides as they come."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply the matrices (R, I) and (I, O); not differentiable for float32."""
+    if _use_onednn(left, right.t()):
+        return _onednn(left, right.t(), None)
+    return left @ right
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply (O, I) weights to (..., I); as `torch.nn.functional.linear`."""
+    if _use_onednn(x, weight) and not torch.is_autocast_enabled("cpu"):
+        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return out
+    return F.linear(x, weight, bias)
+
+
+def _use_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        # Torch's own error says what is wrong.
+        and x.shape[-1] == weight.shape[-1]
+        and x.numel() * weight.numel() >= SMALLEST * x.shape[-1]
+        and not torch.compiler.is_compiling()
+        and onednn_is_faster()
+    )
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        needed = ctx.needs_input_grad
+        return (
+            linear(gradient, weight.t()) if needed[0] else None,
+            linear(rows.t(), x.flatten(0, -2).t()) if needed[1] else None,
+            rows.sum(dim=0) if needed[2] else None,
+        )
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) to (..., O)."""
+        return linear(x, self.weight, self.bias)
