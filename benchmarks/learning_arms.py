@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from napari_muvit.core import Box, MuViTEncoder
 from napari_muvit.core.data.sampling import CropSampler, DrawnCrop
 from napari_muvit.core.geometry import NestedCrop
-from napari_muvit.core.model.pyramid_decoder import LevelDecoder
+from napari_muvit.core.model.pyramid_decoder import TOKEN_GAIN, TokenEntry
 
 Patch = Callable[[], contextlib.AbstractContextManager[None]]
 
@@ -62,35 +62,21 @@ def without_tokens() -> contextlib.AbstractContextManager[None]:
     return replaced(MuViTEncoder, "intermediate_tokens", silent)
 
 
-class NormedTokens(nn.Module):
-    """Layer norm over the width of (B, D, *grid) maps, then a projection."""
-
-    def __init__(self, project: nn.Module, width: int) -> None:
-        super().__init__()
-        self.norm, self.project = nn.LayerNorm(width), project
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, D, *grid) to (B, W, *grid)."""
-        normed: Tensor = self.norm(maps.movedim(1, -1)).movedim(-1, 1)
-        out: Tensor = self.project(normed)
-        return out
-
-
 def token_entry(
     *, norm: bool, gain: float
 ) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Let the tokens enter behind a norm, and with a smaller first weight."""
-    real = LevelDecoder.__init__
+    """Let the tokens enter with another first weight, and without the norm."""
+    real = TokenEntry.__init__
 
-    def init(self: LevelDecoder, config: Any, *args: Any, **words: Any) -> None:
-        real(self, config, *args, **words)
+    def init(self: TokenEntry, config: Any, width: int) -> None:
+        real(self, config, width)
         with torch.no_grad():
-            self.tokens.weight.mul_(gain)
-            self.tokens.bias.mul_(gain)
-        if norm:
-            self.tokens = NormedTokens(self.tokens, config.embed_dim)
+            for parameter in self.project.parameters():
+                parameter.mul_(gain / TOKEN_GAIN)
+        if not norm:
+            self.norm = nn.Identity()
 
-    return lambda: replaced(LevelDecoder, "__init__", init)
+    return lambda: replaced(TokenEntry, "__init__", init)
 
 
 SHARING = 4
@@ -118,7 +104,6 @@ FEW = 6
 ARMS: Mapping[str, Arm] = {
     "base": Arm(),
     "joint": Arm({"attention": "joint"}),
-    "coarse_to_fine": Arm({"attention": "coarse_to_fine"}),
     "no_tokens": Arm(patch=without_tokens),
     "no_skip": Arm({"context_skip": False}),
     "no_heads": Arm({"level_heads": False}),
@@ -130,9 +115,9 @@ ARMS: Mapping[str, Arm] = {
     "group_norm": Arm({"pyramid_norm": "group"}),
     "narrow": Arm({"pyramid_channels": (16, 32, 32, 64)}),
     "wide": Arm({"pyramid_channels": (32, 64, 64, 128)}),
-    "tokens_normed": Arm(patch=token_entry(norm=True, gain=1.0)),
-    "tokens_gentle": Arm(patch=token_entry(norm=False, gain=0.1)),
-    "tokens_normed_gentle": Arm(patch=token_entry(norm=True, gain=0.1)),
+    "joint_plain": Arm({"attention": "joint"}, token_entry(norm=False, gain=1.0)),
+    "joint_loud": Arm({"attention": "joint"}, token_entry(norm=True, gain=1.0)),
+    "joint_unnormed": Arm({"attention": "joint"}, token_entry(norm=False, gain=0.1)),
     "shared_coarse": Arm(patch=shared_coarse),
     "three_levels": Arm(three_levels=True),
     "three_levels_no_tokens": Arm(three_levels=True, patch=without_tokens),

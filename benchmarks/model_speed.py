@@ -148,6 +148,7 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         **asdict(case),
         "device": device if device == "cpu" else torch.cuda.get_device_name(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -170,6 +171,27 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
             for name, value in spent.items():
                 best[name] = min(best.get(name, value), value)
     return {**row, **{name: round(value, 4) for name, value in best.items()}}
+
+
+def cpu_name() -> str:
+    """Name, family and widest instructions of this CPU, as far as they are known."""
+    import torch
+
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    wide = [
+        title
+        for key, title in (
+            ("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16"),
+            ("avx512_f", "AVX-512"), ("avx2", "AVX2"),
+        )
+        if found.get(key)
+    ]  # fmt: skip
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    family = [line.split(":")[1].strip() for line in lines if "cpu family" in line]
+    parts = [str(found.get("cpu_name", "CPU"))]
+    parts += [f"family {family[0]}"] if family else []
+    return ", ".join(parts + wide[:1])
 
 
 def measure_memory(case: Case, who: str, device: str) -> dict[str, Any]:

@@ -16,11 +16,13 @@ def write_report(rows: list[Row]) -> None:
     """Put the tables into the page, between its two marks, and draw the plot."""
     plain = [r for r in rows if r["edge"] == 256 and r["levels"] == 3]
     parts = []
-    for machine in sorted({(r["device"], r["threads"], r["torch"]) for r in plain}):
-        own = [r for r in plain if (r["device"], r["threads"], r["torch"]) == machine]
-        device, threads, torch = machine
+    keys = ("device", "cpu", "threads", "torch")
+    for machine in sorted({tuple(r[k] for k in keys) for r in plain}):
+        own = [r for r in plain if tuple(r[k] for k in keys) == machine]
+        device, cpu, threads, torch = machine
+        name = f"CPU ({cpu})" if device == "cpu" else device
         plural = "s" if threads > 1 else ""
-        title = f"## {device}, {threads} thread{plural}, torch {torch}"
+        title = f"## {name}, {threads} thread{plural}, torch {torch}"
         parts.append(f"{title}\n\n{_table(own)}\n")
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]

@@ -26,8 +26,8 @@ PRESETS: Mapping[str, Preset] = {
         summary="learns within minutes on a laptop",
         model={
             "decoder": "pyramid", "scale_factors": (1, 4), "crop_size": 64,
-            "embed_dim": 128, "depth": 4, "num_heads": 4, "decoder_dim": 64,
-            "mae_dim": 64,
+            "attention": "coarse_to_fine", "embed_dim": 128, "depth": 4,
+            "num_heads": 4, "decoder_dim": 64, "mae_dim": 64,
         },
         training={"batch_size": 16, "foreground_weight": 5.0, "minutes": 5.0},
     ),
@@ -35,8 +35,8 @@ PRESETS: Mapping[str, Preset] = {
         summary="for a GPU or a patient laptop",
         model={
             "decoder": "pyramid", "scale_factors": (1, 8), "crop_size": 64,
-            "embed_dim": 192, "depth": 6, "num_heads": 6, "decoder_dim": 96,
-            "mae_dim": 96,
+            "attention": "coarse_to_fine", "embed_dim": 192, "depth": 6,
+            "num_heads": 6, "decoder_dim": 96, "mae_dim": 96,
             "pyramid_channels": (32, 64, 64, 128),
         },
         training={"batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0},

@@ -27,6 +27,31 @@ Context = Callable[[Sequence[int]], Tensor]
 """(B, W, *shape) of the next coarser level at this level's place, at a given shape."""
 
 
+TOKEN_GAIN = 0.1
+"""First weights of the tokens' projection against those of any other convolution."""
+
+
+class TokenEntry(nn.Module):
+    """Encoder tokens for the convolutions: normed, projected, quiet at first.
+
+    An untrained encoder says nothing yet: at full weight its tokens would disturb the
+    convolutions in the first hundreds of steps (docs/concepts/learning.md).
+    """
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embed_dim)
+        self.project = conv(config.ndim, config.embed_dim, width)
+        with torch.no_grad():
+            for parameter in self.project.parameters():
+                parameter.mul_(TOKEN_GAIN)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, D, *grid) to (B, W, *grid)."""
+        normed = self.norm(tokens.movedim(1, -1)).movedim(-1, 1)
+        return self.project(normed)  # type: ignore[no-any-return]
+
+
 class LevelDecoder(nn.Module):
     """One level: pyramid down, tokens added at the patch grid, pyramid back up."""
 
@@ -41,7 +66,7 @@ class LevelDecoder(nn.Module):
                 pairwise(widths), reversed(self.factors), strict=True
             )
         )
-        self.tokens = conv(ndim, config.embed_dim, widths[-1])
+        self.tokens = TokenEntry(config, widths[-1])
         self.bottom = ConvBlock(ndim, widths[-1], widths[-1], count=1, norm=norm)
         self.up = nn.ModuleList(
             ConvBlock(ndim, a + b, b, count=1, norm=norm)
