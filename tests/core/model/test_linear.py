@@ -55,6 +55,18 @@ def test_gradients_are_those_of_torch(onednn: list[tuple[int, ...]]) -> None:
     assert len(onednn) == 3
 
 
+def test_what_it_returns_can_be_changed_in_place(onednn: list[tuple[int, ...]]) -> None:
+    # Mask2Former failed in training: "Output 0 of _Linear is a view and is being
+    # modified inplace".
+    x = torch.randn(2, 3, 5, requires_grad=True)
+    weight = torch.randn(4, 5, requires_grad=True)
+    F.relu(linear(x, weight), inplace=True).square().sum().backward()
+    found = x.grad
+    x.grad = None
+    F.relu(F.linear(x, weight)).square().sum().backward()
+    torch.testing.assert_close(found, x.grad)
+
+
 def test_gradients_of_gradients(onednn: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 5, requires_grad=True)

@@ -41,7 +41,7 @@ def _onednn_works() -> bool:
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., I) times (O, I) transposed, float32, strides as they come."""
+    """(R, I) times (O, I) transposed, float32, strides as they come."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
@@ -56,8 +56,11 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply (O, I) weights to (..., I); as `torch.nn.functional.linear`."""
     if _use_onednn(x, weight) and not torch.is_autocast_enabled("cpu"):
-        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return out
+        # Rows alone: of more axes the operator returns a view, and what a custom
+        # function returns as a view cannot be changed in place.
+        rows = x.flatten(0, -2)
+        out: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], -1)
     return F.linear(x, weight, bias)
 
 
@@ -67,6 +70,7 @@ def _use_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         # Torch's own error says what is wrong.
         and x.shape[-1] == weight.shape[-1]
+        and x.ndim > 1
         and x.numel() * weight.numel() >= SMALLEST * x.shape[-1]
         and not torch.compiler.is_compiling()
         and onednn_is_faster()
@@ -84,12 +88,11 @@ class _Linear(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        rows = gradient.flatten(0, -2)
         needed = ctx.needs_input_grad
         return (
             linear(gradient, weight.t()) if needed[0] else None,
-            linear(rows.t(), x.flatten(0, -2).t()) if needed[1] else None,
-            rows.sum(dim=0) if needed[2] else None,
+            linear(gradient.t(), x.t()) if needed[1] else None,
+            gradient.sum(dim=0) if needed[2] else None,
         )
 
 
