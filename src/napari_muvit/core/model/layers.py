@@ -90,8 +90,9 @@ class ConvBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, *spatial) to (B, outputs, *spatial / stride)."""
-        out: Tensor = super().forward(channels_last(x))
-        return out
+        for part in self:
+            x = part(channels_last(x))
+        return x
 
 
 def stage_factors(patch: Sequence[int], decoder: str) -> tuple[tuple[int, ...], ...]:
