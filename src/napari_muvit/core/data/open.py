@@ -19,7 +19,8 @@ from .slides import open_slide
 
 _SUFFIXES = {
     ".zarr", ".ome", ".tif", ".tiff", ".svs", ".ndpi", ".scn", ".qptiff", ".btf",
-    ".tf8", ".tf2", ".png", ".jpg", ".jpeg",
+    ".tf8", ".tf2", ".png", ".jpg", ".jpeg", ".mrxs", ".dcm", ".czi", ".vms", ".vmu",
+    ".bif", ".svslide",
 }  # fmt: skip
 
 
@@ -111,6 +112,10 @@ def _open_path(source: str | Path) -> Pyramid:
         return open_slide(path, stem(path))
     if is_zarr(path):
         return open_ome_zarr(path, stem(path))
+    dicom = sorted(path.glob("*.dcm"))
+    if dicom:
+        # The instances of a DICOM slide lie in a folder; each one leads to all.
+        return open_slide(dicom[0], path.name)
     raise PyramidError(
         f"{path} is a folder, but no OME-Zarr: it holds neither zarr.json nor .zattrs."
     )

@@ -1,4 +1,4 @@
-"""Image files as pyramids: TIFF and the slides that tifffile reads, PNG, JPEG."""
+"""Image files as pyramids: TIFF and slides, PNG, JPEG."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tifffile
 
 from ..errors import MuvitError, PyramidError
 from .arrays import ArraySource
+from .openslide_levels import is_openslide, open_with_openslide
 from .pictures import Picture
 from .pyramid import Pyramid, PyramidLevel
 from .tiff_levels import TiffLevel, open_series
@@ -16,10 +17,9 @@ from .tiff_metadata import channel_names, tiff_pixel_size
 from .units import snap_factors
 
 PICTURES = {".png", ".jpg", ".jpeg"}
-UNSUPPORTED = {
-    ".mrxs", ".dcm", ".czi", ".vms", ".vmu", ".vsi", ".isyntax", ".nd2", ".lif",
-    ".zvi", ".ims", ".h5", ".jp2",
-}  # fmt: skip
+BY_OPENSLIDE = {".mrxs", ".dcm", ".czi", ".vms", ".vmu", ".bif", ".svslide"}
+"""Formats that tifffile does not read."""
+UNSUPPORTED = {".vsi", ".isyntax", ".nd2", ".lif", ".zvi", ".ims", ".h5", ".jp2"}
 """Known formats that this version does not read."""
 MAX_CHANNELS = 16
 """A longer axis without a meaning is not taken for channels."""
@@ -51,7 +51,9 @@ def open_slide(path: Path, name: str) -> Pyramid:
     try:
         if suffix in PICTURES:
             return _open_picture(path, name)
-        return _open_tiff(path, name)
+        if suffix in BY_OPENSLIDE:
+            return open_with_openslide(path, name)
+        return _open_tiff_or_slide(path, name)
     except MuvitError:
         raise
     except MemoryError:
@@ -68,6 +70,21 @@ def _open_picture(path: Path, name: str) -> Pyramid:
     axes = "yx" if len(picture.shape) == 2 else "yxc"
     level = PyramidLevel(ArraySource(picture, axes), (1.0, 1.0), (0.0, 0.0))
     return Pyramid(levels=(level,), name=name, path=path, rgb=axes == "yxc")
+
+
+def _open_tiff_or_slide(path: Path, name: str) -> Pyramid:
+    """By tifffile, which hands out stored tiles as they are, else by OpenSlide."""
+    try:
+        return _open_tiff(path, name)
+    except MemoryError:
+        raise
+    except Exception:
+        if not is_openslide(path):
+            raise
+        pyramid = open_with_openslide(path, name)
+        # One pixel shows whether the codec is there.
+        pyramid.levels[-1].source.read([0] * pyramid.ndim, [1] * pyramid.ndim)
+        return pyramid
 
 
 def _open_tiff(path: Path, name: str) -> Pyramid:
