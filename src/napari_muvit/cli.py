@@ -193,7 +193,7 @@ def _add_finetune(commands: Commands) -> None:
         nargs="+",
         required=True,
         metavar="LABELS",
-        help="label images in the same order; 0 = not annotated",
+        help="label images (0 = not annotated) or GeoJSON of QuPath, in the same order",
     )
     add("--val-images", nargs="+", default=[], metavar="IMAGE")
     add("--val-labels", nargs="+", default=[], metavar="LABELS")
@@ -247,7 +247,12 @@ def run_finetune(arguments: argparse.Namespace) -> int:
         # The classes of the model to go on from, so its way to read labels too.
         arguments.zero_is_background |= read_config(arguments.start).zero_is_background
     zero = arguments.zero_is_background
-    labels = open_annotations(arguments.labels, images, zero_is_background=zero)
+    labels = open_annotations(
+        arguments.labels,
+        images,
+        zero_is_background=zero,
+        classes=_class_list(arguments),
+    )
     model, training = _finetune_configs(arguments, images, labels)
     options: dict[str, Any] = {
         "out": arguments.out,
@@ -294,6 +299,20 @@ def _numbers(text: str, kind: type, name: str) -> tuple[Any, ...]:
         ) from error
 
 
+def _class_list(arguments: argparse.Namespace) -> list[str] | None:
+    """Names that were given, else those of the model to go on from."""
+    from .core.model.checkpoint import read_config
+
+    if arguments.classes:
+        return [part.strip() for part in arguments.classes.split(",")]
+    names = _config_file(arguments.config)["model"].get("class_names")
+    if isinstance(names, list | tuple):
+        return [str(name) for name in names]
+    if arguments.start is not None and arguments.preset is None:
+        return list(read_config(arguments.start).names)
+    return None
+
+
 def _finetune_configs(
     arguments: argparse.Namespace, images: Sequence[Any], labels: Sequence[Any]
 ) -> tuple[ModelConfig, TrainingConfig]:
@@ -315,14 +334,11 @@ def _finetune_configs(
     }
     changes = {**file["model"], **{k: v for k, v in given.items() if v is not None}}
     name = arguments.preset or "tiny"
-    classes = None
-    if arguments.classes:
-        classes = [part.strip() for part in arguments.classes.split(",")]
+    classes = _class_list(arguments)
     if arguments.start is not None and arguments.preset is None:
         started = read_config(arguments.start)
         changes = continued_fields(started, changes, images[0].num_channels)
-        if classes is None and "class_names" not in changes:
-            classes = list(started.names)
+        if not arguments.classes and "class_names" not in changes:
             changes.setdefault("class_colors", started.colors)
     model = model_config_for(
         name, images, labels, classes=classes,

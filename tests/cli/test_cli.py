@@ -363,3 +363,47 @@ def test_ctrl_c_outside_of_long_work_is_no_traceback(
     monkeypatch.setattr("napari_muvit.cli.run_info", interrupted)
     assert main(["info", "x"]) == 130
     assert "Stopped" in capsys.readouterr().err
+
+
+def outlines(path: Path, *classes: str) -> str:
+    """A GeoJSON file with a square of each class, side by side."""
+    features = []
+    for k, name in enumerate(classes):
+        x, y = 40 * k, 20
+        ring = [[x, y], [x + 40, y], [x + 40, y + 60], [x, y + 60], [x, y]]
+        features.append({
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": name}},
+        })  # fmt: skip
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return str(path)
+
+
+def test_geojson_as_labels(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = ["--images", str(data / "rgb.tif"), str(data / "rgb.tif")]
+    # Neither file has all classes: they are numbered together.
+    labels = [
+        "--labels", outlines(tmp_path / "1.geojson", "tumour", "background"),
+        outlines(tmp_path / "2.geojson", "stroma", "tumour"),
+    ]  # fmt: skip
+    words = ["finetune", *images, *labels, "--out", str(tmp_path / "model"), *STEPS]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["class_names"] == ["background", "tumour", "stroma"]
+    assert main([*words, "--dry-run", "--classes", "tumour,stroma"]) == 2
+    error = capsys.readouterr().err
+    assert "'background'" in error
+    assert error.count("\n") == 1
+    assert main(words) == 0
+    # Going on, the classes are those of the model.
+    again = [
+        "finetune", *images[:2], *labels[:2], "--out", str(tmp_path / "next"),
+        "--start", str(tmp_path / "model"), *STEPS, "--dry-run", "--json",
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert main(again) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["class_names"] == ["background", "tumour", "stroma"]

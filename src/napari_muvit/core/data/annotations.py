@@ -57,6 +57,8 @@ class Annotations:
     """Names of the labels 1..K, where known."""
     class_colors: tuple[str, ...] | None = None
     """Colours of the labels 1..K as ``#rrggbb``, where known."""
+    note: str = ""
+    """What the user should know about how they were read."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))

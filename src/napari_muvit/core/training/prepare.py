@@ -15,6 +15,7 @@ import numpy as np
 from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
+from ..data.geojson import class_names_of, is_geojson, read_geojson
 from ..data.open import open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
@@ -25,7 +26,7 @@ from ..progress import StopFn, never_stop
 ImageSource = Any
 """A path, an array, a list of arrays or a `Pyramid`."""
 LabelSource = Any
-"""`Annotations`, or a label image: a path, an array or a `Pyramid`."""
+"""`Annotations`, a GeoJSON file, or a label image: a path, an array or a `Pyramid`."""
 
 
 MAX_NAMED = 5
@@ -61,14 +62,29 @@ def open_annotations(
     images: Sequence[Pyramid],
     *,
     zero_is_background: bool = False,
+    classes: Sequence[str] | None = None,
     purpose: str = "training",
 ) -> list[Annotations]:
-    """Open label images and check that each has its image's shape.
+    """Open label images and GeoJSON files, one for each image.
+
+    Parameters
+    ----------
+    sources
+        `Annotations`, label images (of the shape of their image), or GeoJSON files.
+    images
+        In the same order.
+    zero_is_background
+        Label v of label images means class v + 1.
+    classes
+        Class names in label order, for files that name their classes. None: as the
+        files name them, the same for all.
+    purpose
+        For messages.
 
     Raises
     ------
     AnnotationError
-        If counts or shapes differ.
+        If counts, shapes or classes differ.
     """
     if isinstance(sources, (str, Path, Pyramid, np.ndarray, Annotations)):
         sources = [sources]
@@ -78,9 +94,14 @@ def open_annotations(
             f"{purpose}; one label file for each image is needed, in the same order."
         )
     opened = []
-    for source, image in zip(sources, images, strict=True):
+    named = {i: read_geojson(s) for i, s in enumerate(sources) if is_geojson(s)}
+    names = classes or class_names_of(list(named.values()))
+    for number, (source, image) in enumerate(zip(sources, images, strict=True)):
         if isinstance(source, Annotations):
             opened.append(source)
+            continue
+        if number in named:
+            opened.append(named[number].annotations(names))
             continue
         labels = open_pyramid(source)
         if labels.shape != image.shape:
@@ -176,7 +197,8 @@ def prepare(
         If nothing is annotated, or a label has no class.
     """
     config = _completed(images, config)
-    notes = _size_notes(images, config)
+    notes = [marks.note for marks in annotations if marks.note]
+    notes += _size_notes(images, config)
     slides = []
     for image, marks in zip(images, annotations, strict=True):
         view = image.viewed_at(config.pixel_size)

@@ -55,7 +55,13 @@ from .split import (
     count_validation_crops,
     prepare_validation,
 )
-from .start import Start, choose_config, initial_model, reads_zero_as_background
+from .start import (
+    Start,
+    choose_config,
+    given_class_names,
+    initial_model,
+    reads_zero_as_background,
+)
 
 ROOM_TO_SPARE = 2**20
 """Bytes on the disk beside the weights: the card and the configuration."""
@@ -107,9 +113,9 @@ def finetune(
     images
         Paths (OME-Zarr, TIFF, ...), arrays, lists of arrays or `Pyramid` objects.
     annotations
-        One an image: `Annotations`, or a label image of the image's shape (0 = not
-        annotated, classes from 1; with ``zero_is_background`` in the model, label v is
-        class v + 1).
+        One an image: `Annotations`, a GeoJSON file, or a label image of the image's
+        shape (0 = not annotated, classes from 1; with ``zero_is_background`` in the
+        model, label v is class v + 1).
     config
         How long and how.
     out
@@ -194,7 +200,12 @@ def check_training(
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
     zero = reads_zero_as_background(model, start)
-    marks = open_annotations(annotations, pyramids, zero_is_background=zero)
+    marks = open_annotations(
+        annotations,
+        pyramids,
+        zero_is_background=zero,
+        classes=given_class_names(model, start),
+    )
     model_config = choose_config(model, start, pyramids, marks)
     data = prepare(pyramids, marks, model_config, config.seed, should_stop)
     validation = prepare_validation(val_images, val_annotations, data, config.seed)

@@ -39,7 +39,11 @@ def prepare_validation(
     pyramids = open_images(images) if len(images) else []
     zero = data.config.zero_is_background
     marks = open_annotations(
-        annotations, pyramids, zero_is_background=zero, purpose="validation"
+        annotations,
+        pyramids,
+        zero_is_background=zero,
+        classes=data.config.names,
+        purpose="validation",
     )
     return prepare(pyramids, marks, data.config, seed).slides
 

@@ -26,6 +26,14 @@ def reads_zero_as_background(model: ModelConfig | str | None, start: Start) -> b
     return config is not None and config.zero_is_background
 
 
+def given_class_names(
+    model: ModelConfig | str | None, start: Start
+) -> tuple[str, ...] | None:
+    """Names of the classes that were chosen already, in label order."""
+    config = _given_config(model, start)
+    return None if config is None else config.names
+
+
 def choose_config(
     model: ModelConfig | str | None,
     start: Start,
