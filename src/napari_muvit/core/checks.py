@@ -32,6 +32,14 @@ def whole(value: object, minimum: int, field_name: str) -> None:
     )
 
 
+def finite(value: float) -> bool:
+    """Whether a number is finite; whole numbers beyond every float are not."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 _KINDS: Mapping[Any, tuple[type, str]] = {
     float: (Real, "a number"),
     int: (int, "a whole number"),

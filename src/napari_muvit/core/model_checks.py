@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .checks import require, whole
+from .checks import finite, require, whole
 
 if TYPE_CHECKING:
     from .config import ModelConfig
@@ -18,10 +17,20 @@ _WHOLE = (
 )  # fmt: skip
 
 
+LARGEST, MOST_LAYERS = 2**16, 1000
+"""Beyond any network that fits into a machine; a damaged file may ask for more."""
+
+
 def check_model(config: ModelConfig) -> None:
     """Raise `ConfigError` for the first field that cannot be."""
     for name in _WHOLE:
         whole(getattr(config, name), 1, name)
+        most = MOST_LAYERS if name.endswith("depth") else LARGEST
+        require(
+            getattr(config, name) <= most,
+            f"{name} is {getattr(config, name)}; at most {most} is possible.",
+            name,
+        )
     for name in ("mlp_ratio", "rotary_base"):
         _positive(getattr(config, name), name)
     require(
@@ -46,7 +55,7 @@ def check_model(config: ModelConfig) -> None:
 
 def _positive(value: float, name: str) -> None:
     require(
-        math.isfinite(value) and value > 0,
+        finite(value) and value > 0,
         f"{name} is {value}; a positive number is needed.",
         name,
     )
@@ -56,7 +65,7 @@ def _check_scales(config: ModelConfig) -> None:
     factors = config.scale_factors
     require(
         bool(factors)
-        and all(math.isfinite(f) and f > 0 for f in factors)
+        and all(finite(f) and f > 0 for f in factors)
         and all(a < b for a, b in pairwise(factors)),
         f"scale_factors is {factors}; ascending positive numbers are needed, "
         "such as 1,8,32.",
@@ -64,7 +73,7 @@ def _check_scales(config: ModelConfig) -> None:
     )
     require(
         config.pixel_size is None
-        or (math.isfinite(config.pixel_size) and config.pixel_size > 0),
+        or (finite(config.pixel_size) and config.pixel_size > 0),
         f"pixel_size is {config.pixel_size}; a positive number of micrometres is "
         "needed, or None.",
         "pixel_size",
@@ -91,9 +100,9 @@ def _check_patch(config: ModelConfig) -> None:
 
 def _check_encoder(config: ModelConfig) -> None:
     require(
-        config.embed_dim * config.mlp_ratio >= 1,
-        f"mlp_ratio {config.mlp_ratio} leaves no hidden width; at least "
-        f"{1 / config.embed_dim:g} is needed.",
+        1 <= config.embed_dim * config.mlp_ratio <= LARGEST,
+        f"mlp_ratio {config.mlp_ratio} makes a hidden width of "
+        f"{config.embed_dim * config.mlp_ratio:g}; 1 to {LARGEST} is needed.",
         "mlp_ratio",
     )
     check_heads(config, config.embed_dim, "embed_dim")
@@ -125,8 +134,22 @@ def _check_decoder(config: ModelConfig) -> None:
     )
     for width in config.pyramid_channels:
         whole(width, 1, "pyramid_channels")
+    require(
+        not config.context_skip or len(config.scale_factors) > 1,
+        "context_skip needs a coarser level to sample; give at least two "
+        "scale_factors, or leave it out.",
+        "context_skip",
+    )
     if config.decoder != "pyramid":
         return
+    require(
+        config.attention in ("joint", "coarse_to_fine")
+        or config.context_skip is not False
+        or len(config.scale_factors) == 1,
+        f"With attention {config.attention} and no context_skip, nothing of the coarse "
+        "levels reaches the finest; allow one of them, or use one level.",
+        "context_skip",
+    )
     stride, largest = 2 ** (len(config.pyramid_channels) - 1), max(config.patch)
     require(
         stride == largest,

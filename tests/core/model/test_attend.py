@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_muvit.core.model import attend as module
+from napari_muvit.core.model import cpu_attention as blocks_module
 from napari_muvit.core.model import linear as linear_module
 from napari_muvit.core.model.attend import attend
 from napari_muvit.core.model.cpu_attention import blocked_attention
@@ -41,15 +42,19 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     ("queries", "keys"), [(1, 7), (256, 256), (300, 513), (600, 40)]
 )
+@pytest.mark.parametrize("block_bytes", [2**21, 100_000])
 def test_blocked_attention_and_its_gradients(
     queries: int,
     keys: int,
     dtype: torch.dtype,
     bounds: tuple[float, float],
     onednn: bool,
+    block_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(linear_module, "onednn_is_faster", lambda: onednn)
+    # The smaller one makes several blocks, the last of another size.
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", block_bytes)
     parts = tokens(queries, keys, dtype)
     exact = [part.detach().float().requires_grad_() for part in parts]
     found, wanted = blocked_attention(*parts), F.scaled_dot_product_attention(*exact)
@@ -91,3 +96,20 @@ def test_it_is_taken_where_it_wins_only(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "blocks_are_faster", lambda _dtype: False)
     attend(*tokens(8, 600))
     assert taken == [600, 600]
+
+
+def test_what_is_odd_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "blocks_are_faster", lambda _dtype: True)
+    monkeypatch.setattr(module, "blocked_attention", pytest.fail)
+    query, key, value = (t.detach() for t in tokens(4, 600, torch.float32))
+    assert attend(query[:, :, :0], key, value).shape == (2, 3, 0, 16)
+    assert attend(query, key, value[..., :5]).shape == (2, 3, 4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(query, key, value).dtype == torch.bfloat16
+
+
+def test_compiled_graphs_take_torchs_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "blocks_are_faster", lambda _dtype: True)
+    monkeypatch.setattr(module, "blocked_attention", pytest.fail)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    attend(*tokens(4, 600, torch.float32))

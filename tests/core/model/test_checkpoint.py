@@ -3,12 +3,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import CheckpointError, OutputError
+from napari_muvit.core.model import checkpoint
 from napari_muvit.core.model.checkpoint import (
     load_model,
     read_config,
@@ -129,3 +132,104 @@ def test_the_configuration_file_is_json_for_everybody(tmp_path: Path) -> None:
         (tmp_path / "config.json").read_text(), parse_constant=pytest.fail
     )
     assert stored["training"]["history"] == [{"loss": None}]
+
+
+def test_a_killed_overwrite_leaves_one_of_the_two_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Weights were replaced first, and a folder that was cut off there was "mixed".
+    old = build_model(CONFIG)
+    new = build_model(ModelConfig(**{
+        **CONFIG.to_dict(), "num_classes": 2, "class_names": ("x", "y"),
+        "class_colors": None, "background": None,
+    }))  # fmt: skip
+    names = ("model.safetensors", "README.md", "config.json")
+    for count in range(4):
+        folder = save_model(old, tmp_path / str(count))
+        real, done = checkpoint._replace, []
+
+        def dies(
+            path: Path,
+            content: bytes,
+            count: int = count,
+            real: Any = real,
+            done: list[str] = done,
+        ) -> None:
+            if len(done) == count:
+                raise OSError(28, "No space left on device")
+            done.append(path.name)
+            real(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "_replace", dies)
+            if count < 3:
+                with pytest.raises(OutputError, match="No space left"):
+                    save_model(new, folder)
+            else:
+                save_model(new, folder)
+        assert tuple(done) == names[:count]
+        wanted = old if count == 0 else new
+        again = load_model(folder)
+        assert again.config == wanted.config
+        assert weights_hash(again) == weights_hash(wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": []}, {"kind": {}}, {"kind": None}, {"format_version": True},
+        {"format_version": 0}, {"format_version": -3}, {"format_version": "1"},
+        {"format_version": 1}, {"config": None}, {"config": []},
+        {"embed_dim": 10**12}, {"scale_factors": [1, 10**400]},
+        {"pixel_size": 10**400}, {"mlp_ratio": 1e308}, {"mlp_ratio": 1e300},
+        {"depth": 10**9},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_refused(
+    change: dict[str, Any], model: MuViTSegmenter, tmp_path: Path
+) -> None:
+    folder = save_model(model, tmp_path / "m")
+    file = folder / "config.json"
+    content = json.loads(file.read_text())
+    if set(change) <= set(content):
+        content |= change
+    else:
+        content["config"] |= change
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError) as error:
+        load_model(folder)
+    assert "\n" not in str(error.value)
+    file.write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(folder)
+
+
+def test_weights_that_are_no_numbers_are_refused(
+    model: MuViTSegmenter, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        model.encoder.blocks[0].mlp[0].bias[3] = float("nan")  # type: ignore[union-attr,index,operator]
+    save_model(model, tmp_path / "m")
+    with pytest.raises(CheckpointError, match=r"not finite, in encoder\.blocks\.0"):
+        load_model(tmp_path / "m")
+
+
+def test_compiled_models_subclasses_and_bfloat16(
+    model: MuViTSegmenter, tmp_path: Path
+) -> None:
+    class Mine(MuViTSegmenter):
+        pass
+
+    # What torch.compile returns keeps the module so.
+    compiled: Any = SimpleNamespace(_orig_mod=model)
+    save_model(compiled, tmp_path / "compiled")
+    assert weights_hash(load_model(tmp_path / "compiled")) == weights_hash(model)
+    save_model(Mine(CONFIG), tmp_path / "mine")
+    assert read_header(tmp_path / "mine").kind == "MuViTSegmenter"
+    save_model(model.bfloat16(), tmp_path / "half")
+    assert len(weights_hash(model)) == 64
+    again = load_model(tmp_path / "half")
+    assert all(p.dtype == torch.float32 for p in again.parameters())
+    with pytest.raises(CheckpointError, match="A Linear was given"):
+        save_model(torch.nn.Linear(1, 1), tmp_path / "linear")  # type: ignore[arg-type]

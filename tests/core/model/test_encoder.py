@@ -218,12 +218,16 @@ def test_intermediate_layers_are_those_of_the_forward_pass() -> None:
     assert not torch.equal(found[0], found[1])
 
 
+def has_gradient(parameter: torch.nn.Parameter) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.any())
+
+
 def test_gradients_reach_every_parameter() -> None:
     torch.manual_seed(0)
     encoder = MuViTEncoder(ModelConfig(scale_factors=(1, 4), **TINY))
     box = boxes((48.0, 32.0), (0.0, 128.0))
     encoder(torch.rand(2, 2, 1, 32, 32), box).square().sum().backward()
-    dead = [n for n, p in encoder.named_parameters() if p.grad is None]
+    dead = [n for n, p in encoder.named_parameters() if not has_gradient(p)]
     assert dead == []
 
 
@@ -259,3 +263,50 @@ def test_bfloat16_stays_near_float32() -> None:
             rough = encoder(x, box).float()
     error = torch.linalg.vector_norm(rough - exact)
     assert error < 0.02 * torch.linalg.vector_norm(exact)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("levels", [(1, 4), (1, 4, 16)])
+def test_coarse_tokens_are_the_same_to_the_last_bit_wherever_the_fine_crop_lies(
+    precision: str, levels: tuple[int, ...]
+) -> None:
+    # What makes a slide's coarse context computable once for all fine crops.
+    torch.manual_seed(0)
+    config = ModelConfig(scale_factors=levels, attention="coarse_to_fine", **TINY)
+    encoder = MuViTEncoder(config).eval()
+    count = len(levels)
+    x = torch.rand(1, count, 1, 32, 32)
+    corners = [(40.0, 32.0), (7.3, 128.0), (-100.1, 512.0)][:count]
+    box, other = boxes(*corners, batch=1), boxes((93.7, 32.0), *corners[1:], batch=1)
+    moved = x.clone()
+    moved[:, 0] = torch.rand(1, 1, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        here = encoder.compute_features(x, box)
+        there = encoder.compute_features(moved, other)
+    assert torch.equal(here[:, 1:], there[:, 1:])
+    assert not torch.equal(here[:, 0], there[:, 0])
+
+
+def test_types_that_do_not_fit_are_named() -> None:
+    encoder = MuViTEncoder(ModelConfig(scale_factors=(1,), **TINY))
+    x, box = torch.rand(1, 1, 1, 32, 32), boxes((0.0, 32.0), batch=1)
+    for pixels, place, message in (
+        (x.double(), box, r"float64 were given to a model of type torch.float32"),
+        (x.half(), box, r"float16 were given"),
+        (x, box.bfloat16(), "float32 or float64"),
+        (x, box.half(), "float32 or float64"),
+        (x, box.double() * 1e200, "not finite"),
+        (x, torch.zeros_like(box), "no extent"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            encoder(pixels, place)
+    encoder.bfloat16()
+    assert encoder(x.bfloat16(), box).dtype == torch.bfloat16
+
+
+def test_levels_are_extracted_as_they_are() -> None:
+    encoder = MuViTEncoder(ModelConfig(scale_factors=(1, 4), **TINY)).double()
+    encoder.requires_grad_(requires_grad=False)
+    smaller = encoder.extract_levels((4,))
+    assert all(p.dtype == torch.float64 for p in smaller.parameters())
+    assert not any(p.requires_grad for p in smaller.parameters())

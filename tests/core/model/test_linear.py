@@ -146,3 +146,46 @@ def test_which_cpus_it_is_for(
         assert onednn_is_faster() is faster
     finally:
         onednn_is_faster.cache_clear()
+
+
+def test_a_bias_of_any_strides(onednn: list[tuple[int, ...]]) -> None:
+    # It read past the end of what is not in one piece.
+    torch.manual_seed(0)
+    x, weight = torch.randn(64, 16), torch.randn(32, 16)
+    for bias in (torch.randn(64)[::2], torch.tensor([2.0]).expand(32)):
+        torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+    assert len(onednn) == 2
+    scalar = torch.tensor(2.0)
+    torch.testing.assert_close(linear(x, weight, scalar), F.linear(x, weight) + 2)
+    assert len(onednn) == 2
+
+
+def test_odd_shapes_are_left_to_torch(onednn: list[tuple[int, ...]]) -> None:
+    ones = torch.ones(5)
+    assert torch.equal(linear(torch.zeros(3, 0), torch.zeros(5, 0), ones)[0], ones)
+    assert linear(torch.randn(4), torch.randn(3, 4)).shape == (3,)
+    assert linear(torch.randn(2, 4), torch.randn(4)).shape == (2,)
+    assert not onednn
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_torch_func(onednn: list[tuple[int, ...]]) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(6, 3, 5), torch.randn(4, 5)
+
+    def loss(w: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        return linear(sample, w).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weight, x)
+    for sample, gradient in zip(x, found, strict=True):
+        own = weight.clone().requires_grad_()
+        F.linear(sample, own).square().sum().backward()
+        torch.testing.assert_close(gradient, own.grad)
+
+
+def test_compiled_graphs_take_torchs_product(
+    onednn: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    linear(torch.randn(64, 16), torch.randn(32, 16))
+    assert not onednn

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import ConfigError
+from napari_muvit.core.model.mae import MuViTMAE
 from napari_muvit.core.model.masking import draw_mask, mask_from_hidden
 
 SHARES = ("dirichlet", "uniform", "equal")
@@ -93,3 +95,27 @@ def test_a_mask_of_ones_own() -> None:
             mask_from_hidden(wrong)
     with pytest.raises(ConfigError, match="larger crops"):
         draw_mask(1, 1, 2, ratio=0.75)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ratio", "visible"),
+    [(10, 0.9, 1), (10, 0.8, 2), (192, 0.75, 48), (7, 0.75, 1), (3072, 0.75, 768)],
+)
+def test_the_number_of_visible_tokens(tokens: int, ratio: float, visible: int) -> None:
+    # 10 * (1 - 0.9) is a little less than 1 in binary.
+    assert draw_mask(2, 1, tokens, ratio=ratio).visible.shape == (2, visible)
+
+
+def test_masks_that_do_not_fit_are_named() -> None:
+    for hidden in (torch.zeros(0, 4, dtype=torch.bool), torch.zeros(4), torch.ones(2)):
+        with pytest.raises(ConfigError, match="booleans are needed"):
+            mask_from_hidden(hidden)
+    mae = MuViTMAE(
+        ModelConfig(scale_factors=(1,), embed_dim=32, depth=1, num_heads=2, mae_dim=16)
+    )
+    box = torch.tensor([[[[0.0, 0.0], [32.0, 32.0]]]])
+    other = draw_mask(1, 1, 9)
+    with pytest.raises(ConfigError, match="1 crops of 16 tokens"):
+        mae(torch.rand(1, 1, 1, 32, 32), box, other)
+    with pytest.raises(ConfigError, match="empty batch"):
+        mae(torch.rand(0, 1, 1, 32, 32), box[:0])

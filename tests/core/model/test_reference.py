@@ -182,7 +182,7 @@ def test_an_encoder_alone(tmp_path: Path) -> None:
 
 def exported(folder: Path) -> Path:
     config = ModelConfig(
-        scale_factors=(1, 4), embed_dim=32, depth=1, num_heads=2, mae_dim=32,
+        scale_factors=(1, 4), embed_dim=32, depth=2, num_heads=2, mae_dim=32,
         rotary_position="corner", mae_context="all",
     )  # fmt: skip
     return export_reference_checkpoint(MuViTMAE(config), folder)
@@ -253,12 +253,88 @@ def test_what_they_would_compute_otherwise_is_not_exported(tmp_path: Path) -> No
     size = {"scale_factors": (1, 4), "embed_dim": 32, "depth": 1, "num_heads": 2}
     for name, value in (
         ("rotary_position", "centre"), ("mae_context", "visible"), ("mlp_ratio", 3.0),
-        ("attention", "coarse_to_fine"),
+        ("attention", "coarse_to_fine"), ("mask_shares", "equal"),
     ):  # fmt: skip
         mae = MuViTMAE(ModelConfig(**{**size, **good, name: value}))
         with pytest.raises(ConfigError) as caught:
             export_reference_checkpoint(mae, tmp_path / "m")
         assert caught.value.field == name
+    encoder = MuViTMAE(ModelConfig(**{**size, **good})).encoder
+    with pytest.raises(ConfigError, match="a MuViTMAE is needed"):
+        export_reference_checkpoint(encoder, tmp_path / "m")  # type: ignore[arg-type]
     exported(tmp_path / "full")
     with pytest.raises(OutputError, match="holds something"):
         exported(tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"patch_size": 0}, {"patch_size": (0, 8)}, {"dim": float("inf")},
+        {"dim": 10**12}, {"dim": 32.7}, {"levels": "14"}, {"levels": 4},
+        {"attention_mode": [1]}, {"loss": {}}, {"input_space": []}, {"heads": "two"},
+        {"num_layers": 1}, {"num_layers_decoder": 1}, {"use_level_embed": False},
+        {"rotary_mode": "none"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_do_not_fit_the_weights_are_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    # Asking for less than there is gave another network without a word.
+    folder = exported(tmp_path / "m")
+    file = folder / "config.yaml"
+    values = yaml.unsafe_load(file.read_text())
+    assert set(changes) <= set(values)
+    file.write_text(yaml.dump({**values, **changes}))
+    with pytest.raises(CheckpointError) as error:
+        load_reference_checkpoint(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mask_token", 3), ("mask_token", "text"), ("mask_token", torch.tensor(1.0)),
+        ("encoder.level_embed", torch.zeros(2, 2)),
+        ("final.bias", torch.full((16,), float("nan"))),
+        ("final.bias", torch.zeros(16, dtype=torch.int64)),
+        ("something.new", torch.zeros(3)),
+    ],
+    ids=lambda v: str(v)[:20],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    folder = exported(tmp_path / "m")
+    weights = torch.load(folder / "model.pth", weights_only=True)
+    torch.save({**weights, name: value}, folder / "model.pth")
+    with pytest.raises(CheckpointError) as error:
+        load_reference_checkpoint(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_in_yaml_in_yaml(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "m")
+    (folder / "config.yaml").write_text("a: " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_reference_checkpoint(folder)
+
+
+@pytest.mark.parametrize("rotary_mode", ["per_layer", "shared", "fixed"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_heads_that_do_not_divide_among_the_axes(
+    ndim: int, rotary_mode: str, tmp_path: Path
+) -> None:
+    # 11 or 17 pairs of a head: the rest goes to the first axis.
+    dim = {2: 44, 3: 68}[ndim]
+    theirs, folder = their_folder(
+        tmp_path / "m", ndim, dim=dim, dim_decoder=dim, rotary_mode=rotary_mode
+    )
+    ours = load_reference_encoder(folder)
+    x = torch.rand(1, 2, 2, *[8] * ndim)
+    box = torch.zeros(1, 2, 2, ndim)
+    box[0, 0], box[0, 1, 1] = torch.tensor([[4.0] * ndim, [12.0] * ndim]), 32.0
+    with torch.no_grad():
+        wanted = theirs.encoder(x, box)[0]
+        assert (ours(x, box) - wanted).abs().max() <= LIMIT

@@ -79,7 +79,9 @@ def test_gradients_reach_every_parameter(decoder: str) -> None:
     config = ModelConfig(decoder=decoder, scale_factors=(1, 4), **SIZE)
     model = build_model(config)
     sum(s.square().mean() for s in model.level_logits(*example(2))).backward()
-    dead = [n for n, p in model.named_parameters() if p.grad is None]
+    dead = [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()
+    ]
     assert dead == []
 
 
@@ -201,3 +203,14 @@ def test_what_a_decoder_cannot_do_is_refused() -> None:
                 **{**SIZE, "decoder_dim": 17},
             )
         )
+
+
+def test_what_leaves_the_coarse_levels_unused_is_refused() -> None:
+    for attention in ("within_level", "fine_to_coarse"):
+        with pytest.raises(ConfigError, match="reaches the finest"):
+            ModelConfig(
+                decoder="pyramid", attention=attention, context_skip=False,
+                scale_factors=(1, 4), **SIZE,
+            )  # fmt: skip
+    with pytest.raises(ConfigError, match="coarser level to sample"):
+        ModelConfig(decoder="pyramid", context_skip=True, scale_factors=(1,), **SIZE)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from napari_muvit.core.config import ModelConfig
+from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.model.summary import (
     encoder_cost,
     parameter_table,
@@ -53,3 +56,45 @@ def test_every_decoder_has_a_cost(decoder: str) -> None:
     assert cost.flops > encoder_cost(small).flops > 0
     assert cost.training_bytes(2) - cost.training_bytes(1) == cost.activation_bytes
     assert torch.get_default_device() == torch.device("cpu")
+
+
+def kept_bytes(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
+    """What autograd keeps of a real forward pass by torch's own kernels."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+    held = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held.append(tensor)  # so that its place is not used again
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model(*inputs)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("attention", ["joint", "coarse_to_fine", "within_level"])
+@pytest.mark.parametrize(
+    ("levels", "crop", "dim"),
+    [
+        ((1,), 64, 32),  # as many tokens as a map is wide
+        ((1, 4), 64, 128),  # as many tokens as a token is wide
+        ((1, 4), 72, 32),
+    ],
+)
+def test_activations_are_those_of_a_real_pass(
+    attention: Any, levels: tuple[int, ...], crop: int, dim: int
+) -> None:
+    config = ModelConfig(
+        scale_factors=levels, crop_size=crop, embed_dim=dim, depth=2, num_heads=2,
+        decoder_dim=16, attention=attention,
+    )  # fmt: skip
+    model = build_model(config)
+    x = torch.rand(1, len(levels), 1, crop, crop)
+    boxes = torch.tensor([[[0.0, 0.0], [crop, crop]]] * len(levels))[None]
+    boxes[:, :, 1] *= torch.tensor(levels)[:, None]
+    real = kept_bytes(model, x, boxes)
+    assert segmentation_cost(config).activation_bytes == pytest.approx(real, rel=0.1)

@@ -128,3 +128,32 @@ def test_nothing_that_fits_is_an_error(segmenter: MuViTSegmenter) -> None:
     other = MuViTEncoder(dataclasses.replace(CONFIG, embed_dim=48, num_heads=4))
     with pytest.raises(CheckpointError, match="No parameter of it fits"):
         take_matching(segmenter, other.state_dict(), (1, 4), "it")
+
+
+def test_counters_alone_are_no_start(segmenter: MuViTSegmenter) -> None:
+    # The counter of a batch norm is a single number and fitted any model.
+    changes = {"embed_dim": 64, "pyramid_channels": (16, 16, 16, 16), "num_classes": 5}
+    other = build_model(dataclasses.replace(
+        CONFIG, **changes, class_names=None, class_colors=None, rotary_mode="none",
+        num_queries=None,
+    ))  # fmt: skip
+    weights = {k: v for k, v in other.state_dict().items() if k.startswith("decoder.")}
+    with pytest.raises(CheckpointError, match="No parameter of it fits"):
+        take_matching(segmenter, weights, (1, 4), "it")
+
+
+@pytest.mark.parametrize("decoder", ["pyramid", "unetr"])
+def test_levels_of_a_decoder_are_taken_by_their_factor_too(decoder: str) -> None:
+    whole = build_model(
+        dataclasses.replace(FOUR_LEVELS, decoder=decoder, level_heads=True)
+    )
+    part = build_model(dataclasses.replace(CONFIG, decoder=decoder, level_heads=True))
+    take_matching(part, whole.state_dict(), FOUR_LEVELS.scale_factors, "it")
+    levels = [part.decoder.levels, whole.decoder.levels]
+    if decoder == "unetr":
+        levels += [part.decoder.branches.branches, whole.decoder.branches.branches]  # type: ignore[union-attr]
+    for mine, theirs in zip(levels[::2], levels[1::2], strict=True):
+        wanted = theirs[2].state_dict()
+        for name, value in mine[1].state_dict().items():
+            if name in wanted:
+                assert torch.equal(value, wanted[name]), name

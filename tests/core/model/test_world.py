@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from napari_muvit.core.config import ModelConfig
+from napari_muvit.core.model.branch import LevelBranches
+from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.model.world import sample_at
 
 
@@ -74,3 +79,71 @@ def test_outside_the_coarse_crop_the_edge_is_taken() -> None:
         features, coarse, torch.tensor([[[0.0, 6.0], [4.0, 10.0]]]), (4, 4)
     )
     assert torch.equal(seen, torch.full((1, 1, 4, 4), 3.0))
+
+
+BOXES = [
+    # The fine crop anywhere in the coarse one, off the grid too, and not nested.
+    ([[48.0, 40.0], [80.0, 72.0]], [[0.0, 0.0], [128.0, 128.0]]),
+    ([[51.3, 40.7], [83.3, 72.7]], [[-7.0, 3.0], [121.0, 131.0]]),
+    ([[1e6 + 20, 60.0], [1e6 + 52, 92.0]], [[1e6, 0.0], [1e6 + 128, 128.0]]),
+]
+
+
+class Given(nn.Module):
+    """Stands for a level: hands out a map, and keeps what it was handed."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        super().__init__()
+        self.features = features
+        self.seen: tuple[object, ...] = ()
+
+    def forward(self, *seen: object) -> tuple[torch.Tensor, object]:
+        self.seen = seen
+        return self.features, None
+
+
+def aligned(found: torch.Tensor, fine: torch.Tensor, coarse: torch.Tensor) -> None:
+    """Whether a map at the fine box holds the world coordinates of its pixels."""
+    local = fine - coarse[0]
+    wanted = ramp(local.float(), tuple(found.shape[2:]))
+    assert (found - wanted).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("attention", ["joint", "coarse_to_fine"])
+@pytest.mark.parametrize("decoder", ["pyramid", "unetr"])
+@pytest.mark.parametrize("boxes", BOXES)
+def test_a_decoder_samples_the_coarser_level_at_its_own_place(
+    decoder: str, attention: str, boxes: tuple[list[list[float]], list[list[float]]]
+) -> None:
+    config = ModelConfig(
+        decoder=decoder, attention=attention, scale_factors=(1, 4), context_skip=True,
+        embed_dim=32, depth=1, num_heads=2, crop_size=32, decoder_dim=16,
+        pyramid_channels=(8, 8, 8, 8),
+    )  # fmt: skip
+    model = build_model(config).eval()
+    fine, coarse = (torch.tensor(b, dtype=torch.float64) for b in boxes)
+    # A ramp whose zero is the coarse box's corner.
+    places = ramp((coarse - coarse[0]).float(), (32, 32))
+    below, above = Given(torch.zeros(1, 8, 32, 32)), Given(places)
+    model.decoder.levels = nn.ModuleList([below, above])
+    model.level_logits(torch.rand(1, 2, 1, 32, 32), torch.stack((fine, coarse))[None])
+    context = below.seen[-1]
+    found = context((32, 32)) if decoder == "pyramid" else context  # type: ignore[operator]
+    aligned(found, fine, coarse)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("boxes", BOXES)
+def test_branches_hand_tokens_to_the_place_of_the_finer_level(
+    boxes: tuple[list[list[float]], list[list[float]]],
+) -> None:
+    config = ModelConfig(
+        scale_factors=(1, 4), embed_dim=32, depth=1, num_heads=2, crop_size=64
+    )
+    fine, coarse = (torch.tensor(b, dtype=torch.float64) for b in boxes)
+    places = ramp((coarse - coarse[0]).float(), (8, 8))
+    branches = LevelBranches(config, (0,))
+    branches.branches = nn.ModuleList([Given(torch.zeros_like(places)), Given(places)])
+    stacked = torch.stack((fine, coarse))[None]
+    local = (stacked - stacked[:, :1, :1]).float()
+    fused, _ = branches(local, [torch.zeros(1, 2, 32, 8, 8)])[0]
+    aligned(fused, fine, coarse)

@@ -81,7 +81,7 @@ def mean_dice(dice: Sequence[float], background: int | None = None) -> float:
     """
     values = np.asarray(dice, dtype=np.float64)
     counted = np.isfinite(values)
-    if background is not None and background <= len(values):
+    if background is not None and 1 <= background <= len(values):
         counted[background - 1] = False
     return float(values[counted].mean()) if counted.any() else float("nan")
 

@@ -1,7 +1,9 @@
 """Model folders: ``model.safetensors``, ``config.json`` and a ``README.md`` for people.
 
-Nothing is unpickled. Files are written beside their final place and then renamed, so a
-killed run leaves the last good model.
+Nothing is unpickled. Files are written beside their final place and then renamed. The
+weights carry a copy of their configuration and a number that ``config.json`` has too:
+where a killed run has replaced the one and not yet the other, the copy counts, so a
+folder is the old model or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
     Model = MuViTEncoder | MuViTMAE | MuViTSegmenter
     M = TypeVar("M", bound=Model)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 was of development versions that were never released."""
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 SEGMENTER, MAE, ENCODER = "MuViTSegmenter", "MuViTMAE", "MuViTEncoder"
 _PURPOSES = {
@@ -38,6 +42,13 @@ _PURPOSES = {
     MAE: "A MuViT masked autoencoder: a pretrained encoder, and its decoders.",
     ENCODER: "A MuViT encoder, to start a segmentation model from.",
 }
+
+
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
+MAX_HEADER_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +81,55 @@ def read_header(path: str | Path) -> ModelHeader:
         )
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        inside = _config_inside(folder / WEIGHTS)
+        if inside is not None and inside.get("id") != content.get("id"):
+            content = inside
         version, kind, values = (
             content["format_version"], content["kind"], content["config"],
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(
             f"{folder / CONFIG} cannot be read as a model configuration: {error}."
         ) from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has format version {version}, this package reads up to "
-            f"{FORMAT_VERSION}. Update napari-muvit."
-        )
-    if kind not in _PURPOSES:
+    _check_version(folder, version)
+    if not isinstance(kind, str) or kind not in _PURPOSES:
         raise CheckpointError(
             f"{folder} holds a {kind}; one of {', '.join(_PURPOSES)} is needed."
         )
     try:
         return ModelHeader(kind, ModelConfig.from_dict(values))
-    except (ConfigError, TypeError, AttributeError) as error:
+    except (ConfigError, *_UNREADABLE) as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+
+
+def _check_version(folder: Path, version: object) -> None:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise CheckpointError(f"{folder} has no format version, but {version!r}.")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has format version {version}, this package reads up to "
+            f"{FORMAT_VERSION}. Update napari-muvit."
+        )
+    if version < FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has format version {version}, of a development version that was "
+            "never released. Train the model again."
+        )
+
+
+def _config_inside(file: Path) -> dict[str, Any] | None:
+    """Return the copy of the configuration that the weights carry, where it is read."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        if not 0 < size <= MAX_HEADER_BYTES:
+            return None
+        text = opened.read(size)
+    try:
+        found = json.loads(json.loads(text)["__metadata__"]["config"])
+    except _UNREADABLE:
+        # Damaged: reading the weights says so.
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def read_config(path: str | Path, kind: str = SEGMENTER) -> ModelConfig:
@@ -146,14 +186,47 @@ def load_model(path: str | Path, kind: type[Any] | None = None) -> Any:
         raise CheckpointError(
             f"{path} holds a {header.kind}; a {kind.__name__} is needed."
         )
-    model = kind(header.config)
-    _check_fit(Path(path), model.state_dict(), weights)
-    model.load_state_dict(weights)
+    model = build_checked(kind, header.config, weights, Path(path) / WEIGHTS)
     return model.eval()
 
 
+def build_checked(
+    kind: type[M], config: ModelConfig, weights: Mapping[str, torch.Tensor], file: Path
+) -> M:
+    """Build a model and load weights that have exactly its names and shapes.
+
+    Raises
+    ------
+    CheckpointError
+        If they have not, or are no finite numbers.
+    """
+    import torch
+
+    try:
+        # Shapes alone: a configuration may ask for more memory than there is.
+        with torch.device("meta"):
+            needed = kind(config).state_dict()
+    except (RuntimeError, *_UNREADABLE) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file.parent} cannot be built: {reason}") from error
+    _check_fit(file, needed, weights)
+    _check_numbers(file, weights)
+    model = kind(config)
+    model.load_state_dict(weights)
+    return model
+
+
+def _check_numbers(file: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(
+                f"{file} holds numbers that are not finite, in {name}; its training "
+                "has failed, or the file is damaged."
+            )
+
+
 def _check_fit(
-    folder: Path,
+    file: Path,
     needed: Mapping[str, torch.Tensor],
     given: Mapping[str, torch.Tensor],
 ) -> None:
@@ -164,7 +237,7 @@ def _check_fit(
             k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)
         )
         raise CheckpointError(
-            f"{folder / WEIGHTS} does not fit its {CONFIG}: {wrong[0]} is "
+            f"{file} does not fit its configuration: {wrong[0]} is "
             f"{found.get(wrong[0], 'missing')}, {expected.get(wrong[0], 'nothing')} is "
             f"needed ({len(wrong)} such parameters). The folder is damaged or mixed."
         )
@@ -192,10 +265,14 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 def weights_hash(model: Model) -> str:
     """SHA-256 over the names, types and bytes of all weights."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: numpy does not know bfloat16.
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(plain.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -211,7 +288,8 @@ def save_model(
     Parameters
     ----------
     model
-        A segmenter, an autoencoder or an encoder; its config is stored with it.
+        A segmenter, an autoencoder or an encoder, compiled or not; its config is stored
+        with it. Weights keep their type in the file and are float32 when loaded.
     path
         Folder, made if needed.
     metrics
@@ -228,23 +306,37 @@ def save_model(
     ------
     OutputError
         If the folder cannot be written.
+    CheckpointError
+        If it is no such model.
     """
     from safetensors.torch import save
 
     folder = Path(path)
+    # torch.compile wraps a module in another one.
+    model = getattr(model, "_orig_mod", model)
+    kind = next(
+        (c.__name__ for c in type(model).__mro__ if c.__name__ in _PURPOSES), ""
+    )
+    if not kind:
+        raise CheckpointError(
+            f"A {type(model).__name__} was given; one of {', '.join(_PURPOSES)} can be "
+            "saved."
+        )
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     content = {
         "format_version": FORMAT_VERSION,
-        "kind": type(model).__name__,
+        "id": uuid.uuid4().hex,
+        "kind": kind,
         "package_version": __version__,
         "config": model.config.to_dict(),
         "metrics": finite_json(metrics or {}),
         "training": finite_json(training or {}),
     }
-    card = model_card(type(model).__name__, model.config, folder.name, metrics or {})
+    card = model_card(kind, model.config, folder.name, metrics or {})
+    metadata = {"format": "pt", "config": json.dumps(content)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))
+        _replace(folder / WEIGHTS, save(weights, metadata=metadata))
         _replace(folder / CARD, card.encode("utf-8"))
         _replace(
             folder / CONFIG, (json.dumps(content, indent=2) + "\n").encode("utf-8")

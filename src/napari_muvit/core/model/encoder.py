@@ -90,7 +90,7 @@ class MuViTEncoder(nn.Module):
         self, x: Tensor, bboxes: Tensor, layers: Collection[int]
     ) -> list[Tensor]:
         """Tokens (B, T, D) behind each of the given layers (from 0), in layer order."""
-        check_inputs(x, bboxes, self.config)
+        check_inputs(x, bboxes, self.config, next(self.parameters()).dtype)
         grid = grid_of(x, self.config.patch)
         tokens = self.embed(patchify(x, self.config.patch))
         counts = [math.prod(grid)] * len(self.patch_embeddings)
@@ -136,7 +136,7 @@ class MuViTEncoder(nn.Module):
 
     def positions(self, bboxes: Tensor, grid: Sequence[int]) -> Tensor:
         """Where the tokens are, (B, T, N) world pixels from the sample's origin."""
-        local = relative_to_origin(bboxes)
+        local = relative_to_origin(bboxes, self.config.attention)
         return patch_positions(local, grid, self.config.rotary_position).flatten(1, 2)
 
     def _run(
@@ -171,6 +171,7 @@ class MuViTEncoder(nn.Module):
         smaller = MuViTEncoder(config)
         weights = select_levels(self.state_dict(), kept)
         smaller.load_state_dict(weights)
+        smaller.requires_grad_(any(p.requires_grad for p in self.parameters()))
         like = next(self.parameters())
         return smaller.to(like.device, like.dtype).train(self.training)
 

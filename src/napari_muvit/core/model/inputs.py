@@ -12,7 +12,9 @@ from ..config import ModelConfig
 from ..errors import ConfigError
 
 
-def check_inputs(x: Tensor, bboxes: Tensor, config: ModelConfig) -> None:
+def check_inputs(
+    x: Tensor, bboxes: Tensor, config: ModelConfig, dtype: torch.dtype | None = None
+) -> None:
     """Check a batch of nested crops against a configuration.
 
     Parameters
@@ -23,6 +25,8 @@ def check_inputs(x: Tensor, bboxes: Tensor, config: ModelConfig) -> None:
         Meant to be (B, L, 2, N): ((lower...), (upper...)) of each level.
     config
         What the model reads.
+    dtype
+        Of the weights; under autocast pixels may have another one.
 
     Raises
     ------
@@ -30,16 +34,21 @@ def check_inputs(x: Tensor, bboxes: Tensor, config: ModelConfig) -> None:
         That says what came, what is needed and what to do.
     """
     _check_pixels(x, config)
+    if dtype not in (None, x.dtype) and not torch.is_autocast_enabled(x.device.type):
+        raise ConfigError(
+            f"Pixels of type {x.dtype} were given to a model of type {dtype}; pass "
+            f"x.to({dtype})."
+        )
     needed = (len(x), len(config.scale_factors), 2, config.ndim)
     if tuple(bboxes.shape) != needed:
         raise ConfigError(
             f"Boxes of shape {tuple(bboxes.shape)} were given; {needed} is needed: "
             "((lower), (upper)) of each level of each sample."
         )
-    if not bboxes.is_floating_point():
+    if bboxes.dtype not in (torch.float32, torch.float64):
         raise ConfigError(
-            f"Boxes of type {bboxes.dtype} were given; world coordinates are floating "
-            "point numbers, so pass bboxes.float() or bboxes.double()."
+            f"Boxes of type {bboxes.dtype} were given; world coordinates need float32 "
+            "or float64, so pass bboxes.float() or bboxes.double()."
         )
     # On an accelerator this check would wait for the device in every step.
     if bboxes.device.type == "cpu":
@@ -69,9 +78,11 @@ def _check_pixels(x: Tensor, config: ModelConfig) -> None:
 
 
 def _check_edges(bboxes: Tensor) -> None:
-    if not bool(torch.isfinite(bboxes).all()):
+    # As the model takes them: from the sample's origin, in float32.
+    local = (bboxes - bboxes[:, :1, :1]).float()
+    if not bool(torch.isfinite(local).all()):
         raise ConfigError("A box has edges that are not finite; give real places.")
-    lower, upper = bboxes.unbind(dim=2)
+    lower, upper = local.unbind(dim=2)
     if not bool((upper > lower).all()):
         raise ConfigError(
             "A box has a lower edge above its upper edge, or no extent; the order is "

@@ -42,20 +42,26 @@ def _onednn_works() -> bool:
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(R, I) times (O, I) transposed, float32, strides as they come."""
+    if bias is not None:
+        # It reads a bias as if it lay in one piece.
+        bias = bias.contiguous()
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Multiply the matrices (R, I) and (I, O); not differentiable for float32."""
-    if _use_onednn(left, right.t()):
+    if _use_onednn(left, right.t(), None):
         return _onednn(left, right.t(), None)
     return left @ right
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply (O, I) weights to (..., I); as `torch.nn.functional.linear`."""
-    if _use_onednn(x, weight) and not torch.is_autocast_enabled("cpu"):
+    """Apply (O, I) weights to (..., I); as `torch.nn.functional.linear`.
+
+    Differentiable any number of times, and under torch.func but for forward mode.
+    """
+    if _use_onednn(x, weight, bias) and not torch.is_autocast_enabled("cpu"):
         # Rows alone: of more axes the operator returns a view, and what a custom
         # function returns as a view cannot be changed in place.
         rows = x.flatten(0, -2)
@@ -64,24 +70,35 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _use_onednn(x: Tensor, weight: Tensor) -> bool:
+def _use_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the product is one for oneDNN; whatever is odd is left to torch."""
     return (
         x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        # Torch's own error says what is wrong.
-        and x.shape[-1] == weight.shape[-1]
+        and (bias is None or bias.shape == weight.shape[:1])
         and x.ndim > 1
-        and x.numel() * weight.numel() >= SMALLEST * x.shape[-1]
+        and weight.ndim == 2
+        # Torch's own error says what is wrong.
+        and x.shape[-1] == weight.shape[1]
+        and x.numel() > 0
+        and x.numel() * weight.shape[0] >= SMALLEST
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and onednn_is_faster()
     )
 
 
 class _Linear(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _onednn(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(

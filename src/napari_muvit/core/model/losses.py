@@ -70,7 +70,7 @@ def segmentation_loss(
     overlap = (log_p.exp() * target).sum(axes)
     predicted = (log_p.exp() * annotated).sum(axes)
     counted = torch.zeros_like(truth)
-    counted[[k - 1 for k in dice_labels]] = 1.0
+    counted[[k - 1 for k in dice_labels if k > 0]] = 1.0
     counted = counted * (truth > 0)
     dice = (2 * overlap + 1.0) / (truth + predicted + 1.0)
     loss = ((1 - dice) * counted).sum() / counted.sum().clamp(min=1.0)

@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..errors import ConfigError
 from ..model_checks import check_heads
 from .encoder import MuViTEncoder
 from .inputs import check_inputs
 from .linear import Linear
-from .masking import TokenMask, draw_mask
+from .masking import TokenMask, check_mask, draw_mask
 from .patches import grid_of, patchify, unpatchify
 from .rope import WorldRope
 from .transformer import Block
@@ -166,13 +167,16 @@ class MuViTMAE(nn.Module):
             If shapes or boxes do not fit the configuration.
         """
         config = self.config
-        check_inputs(x, bboxes, config)
+        check_inputs(x, bboxes, config, self.head.weight.dtype)
+        if not len(x):
+            raise ConfigError("An empty batch was given; at least one crop is needed.")
         patches = patchify(x, config.patch)
         if mask is None:
             mask = draw_mask(
                 *patches.shape[:3], ratio=config.mask_ratio, shares=config.mask_shares,
                 generator=generator, device=x.device,
             )  # fmt: skip
+        check_mask(mask, len(x), patches.shape[1] * patches.shape[2])
         positions = self.encoder.positions(bboxes, grid_of(x, config.patch))
         encoded = self.encoder.encode_visible(patches, positions, mask.visible)
         predicted = self.head(self._decode(encoded, positions, mask))

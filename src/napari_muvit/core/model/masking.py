@@ -10,6 +10,7 @@ Shapes: B batch, L levels, n patches a level, T = L * n tokens, V visible tokens
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,12 @@ def mask_from_hidden(hidden: Tensor) -> TokenMask:
     ConfigError
         If the rows differ in number, or nothing is visible or hidden.
     """
+    if hidden.ndim != 2 or hidden.dtype != torch.bool or not len(hidden):
+        raise ConfigError(
+            f"A mask of shape {tuple(hidden.shape)} and type {hidden.dtype} was given; "
+            "(batch, tokens) booleans are needed.",
+            "mask_ratio",
+        )
     counts = hidden.sum(dim=1)
     total, tokens = int(counts[0]), hidden.shape[1]
     if not bool((counts == total).all()) or not 0 < total < tokens:
@@ -46,6 +53,15 @@ def mask_from_hidden(hidden: Tensor) -> TokenMask:
             "mask_ratio",
         )
     return _partition(hidden, tokens - total)
+
+
+def check_mask(mask: TokenMask, batch: int, tokens: int) -> None:
+    """Raise `ConfigError` for a mask of another batch or of other crops."""
+    if tuple(mask.hidden.shape) != (batch, tokens) or len(mask.visible) != batch:
+        raise ConfigError(
+            f"A mask of {tuple(mask.hidden.shape)} was given for {batch} crops of "
+            f"{tokens} tokens each; make one of that shape."
+        )
 
 
 def draw_mask(
@@ -79,7 +95,8 @@ def draw_mask(
         If the ratio leaves nothing visible or nothing hidden.
     """
     tokens = levels * patches
-    visible = int(tokens * (1 - ratio))
+    # 10 * (1 - 0.9) is 0.9999999999999998.
+    visible = math.floor(tokens * (1 - ratio) + 1e-9)
     if not 0 < visible < tokens:
         raise ConfigError(
             f"mask_ratio {ratio} of {tokens} tokens leaves {visible} visible; at least "

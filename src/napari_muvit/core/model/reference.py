@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -23,17 +24,23 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, OutputError
+from .checkpoint import build_checked
 from .encoder import MuViTEncoder
 from .mae import MuViTMAE
 from .reference_weights import encoder_to_ours, mae_to_ours, mae_to_theirs
 
+M = TypeVar("M", MuViTMAE, MuViTEncoder)
 CONFIG, WEIGHTS = "config.yaml", "model.pth"
 _ATTENTION = {"all": "joint", "causal": "fine_to_coarse", "same": "within_level"}
 _LOSSES = {"mse": False, "norm_mse": True}
 _SHARES = {"dirichlet": "dirichlet", "random": "uniform"}
 _TUPLE = "tag:yaml.org,2002:python/tuple"
 _USUAL_CROP = 256
-_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError)
+_UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError,
+    IndexError, ArithmeticError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What a wrong or damaged folder may raise anywhere."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -62,7 +69,9 @@ def load_reference_checkpoint(folder: str | Path) -> MuViTMAE:
     """Read an MAE that the authors' package has written, on the CPU, for evaluation.
 
     Encoder and reconstruction give the same numbers as theirs for the same boxes and
-    mask. Dropout is not taken over; it does nothing in evaluation.
+    mask, as far as theirs can tell places apart: they compute angles from absolute
+    coordinates, which loses digits from about 10,000 px on. Dropout is not taken over;
+    it does nothing in evaluation.
 
     Parameters
     ----------
@@ -82,8 +91,9 @@ def load_reference_checkpoint(folder: str | Path) -> MuViTMAE:
             "load_reference_encoder."
         )
     config = _config(path, values)
-    mae = MuViTMAE(config)
-    _load(mae, path, lambda: mae_to_ours(weights, config))
+    used = Used(weights)
+    mae = _load(MuViTMAE, config, path, lambda: mae_to_ours(used, config))
+    _check_all_used(used, path)
     return mae.eval()
 
 
@@ -94,13 +104,15 @@ def load_reference_encoder(folder: str | Path) -> MuViTEncoder:
     """
     path, values, weights = _read(folder)
     config = _config(path, values)
-    encoder = MuViTEncoder(config)
-    inside = {
+    inside = Used({
         name.removeprefix("encoder."): value
         for name, value in weights.items()
         if name.startswith("encoder.") or "mask_token" not in weights
-    }
-    _load(encoder, path, lambda: encoder_to_ours(inside, config, ""))
+    })  # fmt: skip
+    encoder = _load(
+        MuViTEncoder, config, path, lambda: encoder_to_ours(inside, config, "")
+    )
+    _check_all_used(inside, path)
     return encoder.eval()
 
 
@@ -123,10 +135,16 @@ def export_reference_checkpoint(mae: MuViTMAE, folder: str | Path) -> Path:
     Raises
     ------
     ConfigError
-        If their package would compute something else from these weights.
+        If their package would compute something else from these weights, or it is no
+        autoencoder.
     OutputError
         If the folder holds something or cannot be written.
     """
+    if not isinstance(mae, MuViTMAE):
+        raise ConfigError(
+            f"A {type(mae).__name__} was given; the authors' package keeps "
+            "autoencoders, so a MuViTMAE is needed."
+        )
     config, path = mae.config, Path(folder)
     values = _reference_config(config)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -150,25 +168,21 @@ def _read(folder: str | Path) -> tuple[Path, Mapping[str, Any], Mapping[str, Ten
         )
     try:
         values = yaml.load((path / CONFIG).read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
+    except (RecursionError, yaml.YAMLError, *_UNREADABLE) as error:
+        text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path / CONFIG} cannot be read: {text}.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path / CONFIG} is no table of settings.")
     try:
         weights = torch.load(path / WEIGHTS, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+    except _UNREADABLE as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path / WEIGHTS} cannot be read as tensors: {text}"
         ) from error
-    if not isinstance(weights, Mapping):
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(v, Tensor) and v.is_floating_point() for v in weights.values()
+    ):
         raise CheckpointError(f"{path / WEIGHTS} holds no table of weights.")
     return path, values, weights
 
@@ -178,7 +192,7 @@ def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     for name, known in (
         ("attention_mode", _ATTENTION), ("loss", _LOSSES), ("input_space", {"real"}),
     ):  # fmt: skip
-        if values.get(name, next(iter(known))) not in known:
+        if str(values.get(name, next(iter(known)))) not in known:
             raise CheckpointError(
                 f"{path / CONFIG} has {name} {values[name]!r}; only "
                 f"{', '.join(known)} can be read."
@@ -187,17 +201,21 @@ def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig.from_dict({**_sizes(values), **_choices(values)})
     except KeyError as error:
         raise CheckpointError(f"{path / CONFIG} lacks {error}.") from error
-    except (TypeError, ValueError, ConfigError) as error:
+    except (ConfigError, *_UNREADABLE) as error:
         raise CheckpointError(f"{path / CONFIG} cannot be: {error}") from error
 
 
 def _sizes(values: Mapping[str, Any]) -> dict[str, Any]:
-    edge, dim = values["patch_size"], int(values["dim"])
+    edge, dim, levels = values["patch_size"], values["dim"], values["levels"]
     edges = tuple(edge) if isinstance(edge, (tuple, list)) else (edge,)
+    if not isinstance(levels, (tuple, list)):
+        raise ValueError(f"levels is {levels!r}; a list of numbers is needed")
+    if any(not isinstance(e, int) or e < 1 for e in edges):
+        raise ValueError(f"patch_size is {edge!r}; whole numbers are needed")
     return {
         "ndim": values["ndim"],
         "in_channels": values["in_channels"],
-        "scale_factors": tuple(map(float, values["levels"])),
+        "scale_factors": tuple(map(float, levels)),
         "patch_size": edge,
         "crop_size": _crop(edges),
         "embed_dim": dim,
@@ -232,17 +250,46 @@ def _crop(edges: tuple[int, ...]) -> int:
     return step * max(1, round(_USUAL_CROP / step))
 
 
+class Used(dict[str, Tensor]):
+    """Weights by name, and which of them were asked for."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__(weights)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+def _check_all_used(weights: Used, path: Path) -> None:
+    """Refuse weights that nothing of ours has: it would be another network."""
+    left = sorted(set(weights) - weights.asked)
+    # A rotation that all layers share is stored with each of them as well.
+    shared = any(re.match(r"(.*\.)?rotary_pos_embs\.", name) for name in weights.asked)
+    if shared:
+        left = [n for n in left if not re.search(r"layers\.\d+\.rotary_pos_embs\.", n)]
+    if left:
+        raise CheckpointError(
+            f"{path / WEIGHTS} holds {left[0]} and {len(left) - 1} more that its "
+            f"{CONFIG} does not speak of; the folder is mixed, or of another version."
+        )
+
+
 def _load(
-    module: torch.nn.Module, path: Path, convert: Callable[[], Mapping[str, Tensor]]
-) -> None:
+    kind: type[M],
+    config: ModelConfig,
+    path: Path,
+    convert: Callable[[], Mapping[str, Tensor]],
+) -> M:
     try:
         weights = convert()
-        module.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except _UNREADABLE as error:
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"{path / WEIGHTS} does not fit its {CONFIG}: {text}"
         ) from error
+    return build_checked(kind, config, weights, path / WEIGHTS)
 
 
 def _reference_config(config: ModelConfig) -> dict[str, Any]:
@@ -263,6 +310,12 @@ def _reference_config(config: ModelConfig) -> dict[str, Any]:
             "attention",
         )
     shares = {ours: name for name, ours in _SHARES.items()}
+    if config.mask_shares not in shares:
+        raise ConfigError(
+            f"mask_shares is {config.mask_shares}, which the authors' package does not "
+            "have.",
+            "mask_shares",
+        )
     return {
         "ndim": config.ndim,
         "in_channels": config.in_channels,
@@ -278,7 +331,7 @@ def _reference_config(config: ModelConfig) -> dict[str, Any]:
         "decoder_mode": "multi",
         "loss": "norm_mse" if config.normalise_target else "mse",
         "masking_ratio": config.mask_ratio,
-        "masking_mode": shares.get(config.mask_shares, "dirichlet"),
+        "masking_mode": shares[config.mask_shares],
         "num_layers_decoder": config.mae_depth,
         "dim_decoder": config.mae_dim,
         "dropout": 0.0,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig, RotaryPosition
+from ..config import Attention, ModelConfig, RotaryPosition
 
 Rotation = tuple[Tensor, Tensor]
 """Cosine and sine of the angles, each (B, T, 1, E / 2), float32."""
@@ -61,13 +61,28 @@ def _shares(count: int, position: RotaryPosition, like: Tensor) -> Tensor:
     return steps.div_(max(1, count - 1))
 
 
-def relative_to_origin(bboxes: Tensor) -> Tensor:
-    """Subtract each sample's origin, the lower corner of its finest box.
+def relative_to_origin(bboxes: Tensor, arrangement: Attention = "joint") -> Tensor:
+    """Subtract each sample's origin: the lower corner of its finest box.
 
     Only differences of coordinates matter to attention, and small numbers keep their
-    precision. (B, L, 2, N) in and out, float32.
+    precision. With ``coarse_to_fine`` attention the origin is the lower corner of the
+    coarsest box: what is computed for a coarse level then is the same to the last bit
+    wherever the fine crop lies.
+
+    Parameters
+    ----------
+    bboxes
+        (B, L, 2, N); float64 for coordinates that float32 cannot hold.
+    arrangement
+        Of the attention.
+
+    Returns
+    -------
+    Tensor
+        (B, L, 2, N), float32.
     """
-    origin = bboxes[:, :1, :1]
+    level = -1 if arrangement == "coarse_to_fine" else 0
+    origin = bboxes[:, level, 0][:, None, None]
     return (bboxes - origin).float()
 
 

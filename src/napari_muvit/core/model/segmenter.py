@@ -72,7 +72,11 @@ class MuViTSegmenter(nn.Module):
         tokens = self.encoder.intermediate_tokens(x, bboxes, layers)
         grid = grid_of(x, self.config.patch)
         maps = [self.encoder.as_maps(t, grid) for t in tokens]
-        return self.decoder(x, relative_to_origin(bboxes), maps)  # type: ignore[no-any-return]
+        # Mask2Former rotates tokens only, so its origin is fixed: the finest box.
+        ours = self.config.decoder == "mask2former"
+        arrangement = "joint" if ours else self.config.attention
+        local = relative_to_origin(bboxes, arrangement)
+        return self.decoder(x, local, maps)  # type: ignore[no-any-return]
 
 
 def build_model(config: ModelConfig) -> MuViTSegmenter:

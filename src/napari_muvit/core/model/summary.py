@@ -9,7 +9,6 @@ which knows shapes and no numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,16 +98,11 @@ def _cost(
     levels, spatial = len(config.scale_factors), (config.crop_size,) * config.ndim
     x = torch.empty(1, levels, config.in_channels, *spatial, device="meta")
     bboxes = torch.empty(1, levels, 2, config.ndim, device="meta")
-    tokens = levels * math.prod(
-        s // p for s, p in zip(spatial, config.patch, strict=True)
-    )
     own = {_key(p) for p in model.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        # Scores of all tokens to all: the fused kernels compute them again instead.
-        scores = tensor.shape[-1:] == (tokens,) and tensor.ndim > 2
-        if not scores and _key(tensor) not in own:
+        if _key(tensor) not in own:
             storage = tensor.untyped_storage()
             kept[_key(tensor)] = storage.nbytes()
         return tensor

@@ -7,6 +7,7 @@ from a pretrained encoder, of which it may use some of the levels.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,8 @@ def take_matching(
     own = model.state_dict()
     offered = _encoder_levels(weights, scale_factors, model.config.scale_factors)
     taken = {k: v for k, v in offered.items() if k in own and own[k].shape == v.shape}
-    if not taken:
+    # Numbers alone, such as the counter of a batch norm, fit anything.
+    if not any(v.ndim for v in taken.values()):
         raise CheckpointError(
             f"No parameter of {source} fits the new model; its preset, levels or patch "
             "size differ. Start from a model of the same preset, or from nothing."
@@ -135,7 +137,7 @@ def take_matching(
 def _encoder_levels(
     weights: Mapping[str, Tensor], theirs: Sequence[float], ours: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Rearrange the encoder's weights for other levels; all other names are left.
+    """Rearrange the weights of levels for other levels; all other names are left.
 
     A level takes the weights of the same factor, else of the nearest one: any trained
     patch embedding is a better start than none.
@@ -149,7 +151,7 @@ def _encoder_levels(
         for name, value in weights.items()
         if name.startswith(_ENCODER)
     }
-    found = {k: v for k, v in weights.items() if not k.startswith(_ENCODER)}
+    found = _decoder_levels(weights, nearest)
     for level, source in enumerate(nearest):
         one = select_levels(inside, [source])
         for name, value in one.items():
@@ -157,4 +159,26 @@ def _encoder_levels(
             found[_ENCODER + ours_name] = value
     if "level_embedding" in inside:
         found[f"{_ENCODER}level_embedding"] = inside["level_embedding"][nearest]
+    return found
+
+
+_LEVEL = re.compile(r"(decoder\.(?:levels|branches\.branches)\.)(\d+)(\..*)")
+"""A weight of one level's decoder or branch."""
+
+
+def _decoder_levels(
+    weights: Mapping[str, Tensor], nearest: Sequence[int]
+) -> dict[str, Tensor]:
+    """All but the encoder's weights, a decoder's levels by the nearest of theirs."""
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if name.startswith(_ENCODER):
+            continue
+        match = _LEVEL.fullmatch(name)
+        if match is None:
+            found[name] = value
+            continue
+        for level, source in enumerate(nearest):
+            if source == int(match[2]):
+                found[f"{match[1]}{level}{match[3]}"] = value
     return found

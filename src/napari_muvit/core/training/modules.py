@@ -151,10 +151,10 @@ class FineTuneModule(L.LightningModule):
                 [self.segmenter.decoder], training.learning_rate, training.weight_decay
             ),
         ]
-        # One pass over memory a step. Lightning cannot clip the gradients of a fused
-        # optimiser that a loss scale is on (float16).
+        # One pass over memory a step. Lightning does not clip the gradients of a fused
+        # optimiser in mixed precision, with a loss scale or without.
         fused = self.device.type in ("cpu", "cuda") and (
-            training.precision != "16-mixed"
+            training.precision == "32-true"
         )
         return torch.optim.AdamW(groups, fused=fused)
 
