@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.config import ModelConfig
+from .core.errors import ConfigError
 from .core.model.checkpoint import SEGMENTER, is_model_folder, read_header
 from .core.presets import PRESETS
 
@@ -32,6 +33,8 @@ def describe_path(path: Path, parts: bool = False) -> Facts:
         if parts:
             model["parts"] = describe_parts(header.config)
         return model
+    if parts:
+        raise ConfigError(f"--parts counts what models have; {path} is none.")
     from .core.data.ome_zarr import read_label_info
     from .core.data.open import open_pyramid
 

@@ -71,7 +71,7 @@ def write_model(folder: Path, config: ModelConfig) -> Path:
     """A folder that `read_config` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "format_version": 1,
+        "format_version": 2,
         "kind": "MuViTSegmenter",
         "config": config.to_dict(),
     }

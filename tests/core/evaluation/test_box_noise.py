@@ -32,6 +32,13 @@ def test_the_same_seed_the_same_noise() -> None:
         jitter_boxes(boxes, -1)
 
 
+def test_labels_that_are_no_whole_numbers_are_refused() -> None:
+    pixels, labels = torch.zeros(2, 2, 1, 8, 8), torch.full((2, 8, 8), 1.7)
+    batches = [(pixels, BOXES.expand(2, -1, -1, -1), labels)]
+    with pytest.raises(ConfigError, match="no whole numbers"):
+        box_noise_curve(by_place, batches, (0.0,))
+
+
 def by_place(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Says class 1 where the coarse box lies where it should, else class 2."""
     right = (boxes[:, 1, 0] - boxes[:, 0, 0] + 12).abs().amax(dim=1) < 4

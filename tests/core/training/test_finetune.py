@@ -278,3 +278,29 @@ def test_overwriting_keeps_the_old_model_until_there_is_a_better_one(
             should_stop=lambda: sum(e.stage == "train" for e in seen) >= 3,
         )  # fmt: skip
     assert weights_hash(load_model(first.model_path)) == before
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_precision_of_a_cpu_trains(
+    precision: str, slide: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    # bfloat16 ended with Lightning's "does not allow for gradient clipping".
+    result = finetune(
+        [slide[0]], [slide[1]], training(steps=2, precision=precision), model=CONFIG,
+        out=tmp_path / "m",
+    )  # fmt: skip
+    assert result.steps == 2
+    weights = load_model(result.model_path).state_dict().values()
+    assert all(w.isfinite().all() for w in weights)
+
+
+def test_one_patch_at_a_time_is_refused(
+    slide: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    # Batch norm raised "Expected more than 1 value per channel when training".
+    config = dataclasses.replace(CONFIG, crop_size=8)
+    with pytest.raises(ConfigError, match="one patch"):
+        finetune([slide[0]], [slide[1]], training(steps=2, batch_size=1), model=config,
+                 out=tmp_path / "m")  # fmt: skip
+    finetune([slide[0]], [slide[1]], training(steps=1, batch_size=2), model=config,
+             out=tmp_path / "m")  # fmt: skip

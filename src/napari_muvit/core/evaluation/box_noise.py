@@ -138,6 +138,8 @@ def _confusion(scores: Tensor, labels: Tensor) -> NDArray[np.int64]:
             f"{tuple(scores.shape)}; {tuple(scores[:, 0].shape)} is needed."
         )
     truth = labels.long().flatten()
+    if not torch.equal(truth, labels.flatten()):
+        raise ConfigError("Labels that are no whole numbers were given.")
     if bool(((truth < 0) | (truth >= classes)).any()):
         raise ConfigError(
             f"Labels from {int(truth.min())} to {int(truth.max())} were given; this "

@@ -333,7 +333,8 @@ def save_model(
         "training": finite_json(training or {}),
     }
     card = model_card(kind, model.config, folder.name, metrics or {})
-    metadata = {"format": "pt", "config": json.dumps(content)}
+    copied = {k: content[k] for k in ("format_version", "id", "kind", "config")}
+    metadata = {"format": "pt", "config": json.dumps(copied)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / WEIGHTS, save(weights, metadata=metadata))

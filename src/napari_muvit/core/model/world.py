@@ -33,7 +33,8 @@ def sample_at(
     Returns
     -------
     Tensor
-        (B, C, *shape). Positions outside ``source`` take its nearest edge value.
+        (B, C, *shape). Positions beyond the centres of the outermost pixels of
+        ``source``, and outside it, take the nearest pixel's value.
     """
     extent = (source[:, 1] - source[:, 0]).float()
     start = (target[:, 0] - source[:, 0]).float() / extent

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from ..config import ModelConfig, TrainingConfig
 from ..data.sampling import TrainingSlide
-from ..errors import AnnotationError, Cancelled, OutputError
+from ..errors import AnnotationError, Cancelled, ConfigError, OutputError
 from ..model.checkpoint import is_model_folder, save_model
 from ..model.device import resolve_device
 from ..model.segmenter import MuViTSegmenter
@@ -208,6 +208,7 @@ def check_training(
     )
     model_config = choose_config(model, start, pyramids, marks)
     data = prepare(pyramids, marks, model_config, config.seed, should_stop)
+    _check_batch(data.config, config)
     validation = prepare_validation(val_images, val_annotations, data, config.seed)
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
@@ -218,6 +219,16 @@ def check_training(
     return ReadyToTrain(
         segmenter=segmenter, data=data, validation=validation, device=device
     )
+
+
+def _check_batch(model: ModelConfig, config: TrainingConfig) -> None:
+    """Refuse what batch norm cannot be trained with: a single value a channel."""
+    if config.batch_size == 1 and model.crop_size == max(model.patch):
+        raise ConfigError(
+            f"Crops of one patch ({model.crop_size} px) cannot be trained on one at a "
+            "time; use larger crops, or a larger batch.",
+            "batch_size",
+        )
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
