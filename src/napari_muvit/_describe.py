@@ -37,6 +37,7 @@ def describe_path(path: Path, parts: bool = False) -> Facts:
         raise ConfigError(f"--parts counts what models have; {path} is none.")
     from .core.data.ome_zarr import read_label_info
     from .core.data.open import open_pyramid
+    from .core.data.tissue import cheap_to_look_at, find_tissue
 
     image = open_pyramid(path)
     facts: Facts = {
@@ -55,6 +56,11 @@ def describe_path(path: Path, parts: bool = False) -> Facts:
         ],
     }
     names = read_label_info(path).names
+    if not names and cheap_to_look_at(image):
+        tissue = find_tissue(image)
+        facts["tissue"] = {
+            "share": round(tissue.share, 3), "background": tissue.background
+        }  # fmt: skip
     if names:
         facts["classes"] = [f"{value} {name}" for value, name in sorted(names.items())]
     if image.note:
@@ -147,6 +153,8 @@ def _lines(facts: Facts, skip: tuple[str, ...]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
+        if "share" in value:
+            return f"{value['share']:.0%} ({value['background']} background)"
         width = max(map(len, value))
         return "".join(f"\n    {k:<{width}} {v:>12,}" for k, v in value.items())
     if isinstance(value, list) and value and isinstance(value[0], dict):
