@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_info(commands)
     _add_synthetic(commands)
+    _add_convert(commands)
     _add_finetune(commands)
     _add_predict(commands)
     _add_evaluate(commands)
@@ -182,6 +183,36 @@ def _add_reading(add: Callable[..., argparse.Action]) -> None:
         metavar="UM",
         help="of all slides, whatever they say",
     )
+
+
+def _add_convert(commands: Commands) -> None:
+    command = commands.add_parser("convert", help="any slide as an OME-Zarr pyramid")
+    add = command.add_argument
+    add("image", metavar="IN", help="slide or label image")
+    add("out", metavar="OUT", type=Path, help="OME-Zarr to write, such as slide.zarr")
+    add("--labels", action="store_true", help="coarser levels keep the commonest value")
+    _add_reading(add)
+    add("--overwrite", action="store_true", help="replace what is at OUT")
+    add("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(run=run_convert)
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Write an OME-Zarr; the same command continues where it was cut off."""
+    from .core.data.convert import convert, describe
+
+    image = _open(arguments.image, arguments)
+    with Console() as console, interruptible() as should_stop:
+        result = convert(
+            image, arguments.out, labels=arguments.labels or None,
+            overwrite=arguments.overwrite, on_progress=console, should_stop=should_stop,
+        )  # fmt: skip
+    levels = ", ".join(" x ".join(map(str, shape)) for shape in result.shapes)
+    done = f"{result.path}: {len(result.shapes)} levels ({levels})."
+    if not result.blocks:
+        done = f"Already complete: {done}"
+    say(_json(describe(result)) if arguments.json else done)
+    return 0
 
 
 def _add_finetune(commands: Commands) -> None:

@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
     "data.annotations": ("Annotations",),
+    "data.convert": ("Conversion", "convert"),
+    "data.geojson": ("read_geojson", "write_geojson"),
     "data.open": ("open_pyramid",),
     "data.pyramid": ("Pyramid",),
     "data.synthetic": ("write_synthetic",),
+    "data.tissue": ("TissueMask", "find_tissue"),
     "errors": ("Cancelled", "MuvitError"),
     "evaluation": ("Evaluation", "evaluate"),
     "geometry": ("Box", "NestedCrop"),
@@ -69,6 +72,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "export_reference_checkpoint", "finetune", "TrainingResult", "plan_prediction",
     "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
+    "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
+    "TissueMask",
     "MuvitError", "Cancelled",
 ]  # fmt: skip
 

@@ -121,6 +121,15 @@ def _multiscale(
     return model.model_dump(exclude_none=True, by_alias=True)
 
 
+def _shard(shape: Sequence[int], chunk: int, shard: int) -> tuple[int, ...]:
+    """Shard of whole chunks that is no larger than the array needs."""
+    edges = []
+    for size in shape:
+        edge = min(chunk, max(size, 1))
+        edges.append(edge * min(shard // chunk, -(-max(size, 1) // edge)))
+    return tuple(edges)
+
+
 def create_arrays(
     path: str | Path,
     shapes: Sequence[tuple[int, ...]],
@@ -135,6 +144,7 @@ def create_arrays(
     name: str = "image",
     ome: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    shard: int | None = None,
 ) -> list[zarr.Array[Any]]:
     """Create an OME-Zarr 0.5 group with one empty array a level.
 
@@ -160,6 +170,9 @@ def create_arrays(
         More metadata, merged into the ``ome`` attribute.
     attributes
         More attributes of the group.
+    shard
+        Edge of a shard, which keeps many chunks in one file; a multiple of the chunk.
+        None: a file a chunk.
 
     Raises
     ------
@@ -185,6 +198,7 @@ def create_arrays(
                 str(k),
                 shape=(*lead, *shape),
                 chunks=(*lead, *(min(chunk, max(n, 1)) for n in shape)),
+                shards=None if shard is None else (*lead, *_shard(shape, chunk, shard)),
                 dtype=np.dtype(dtype),
                 fill_value=0,
                 dimension_names=list(axes),

@@ -226,7 +226,7 @@ def write_pyramid(
         ome=ome,
         attributes=attributes,
     )
-    readers = [read, *(_halver(array, labels) for array in arrays[:-1])]
+    readers = [read, *(halver(array, labels) for array in arrays[:-1])]
     _fill(path, arrays, readers, chunk, on_progress, should_stop)
     return arrays
 
@@ -240,7 +240,9 @@ def _fill(
     should_stop: StopFn,
 ) -> None:
     """Write each level from its reader, finest first."""
-    blocks = [list(_blocks(array.shape[-2:], chunk)) for array in arrays]
+    # Of whole chunks.
+    edge = max(1, BLOCK_EDGE // chunk) * chunk
+    blocks = [blocks_of(array.shape[-2:], edge) for array in arrays]
     total = sum(len(b) for b in blocks)
     done = 0
     for array, reader, places in zip(arrays, readers, blocks, strict=True):
@@ -281,7 +283,7 @@ def _block_reader(
     return array.read, array.shape[1:], array.dtype, array.shape[0]
 
 
-def _halver(finer: zarr.Array[Any], labels: bool) -> BlockReader:
+def halver(finer: zarr.Array[Any], labels: bool) -> BlockReader:
     """Read a level at half the size of the level before."""
 
     def read(lower: tuple[int, ...], upper: tuple[int, ...]) -> NDArray[Any]:
@@ -297,11 +299,10 @@ def _halver(finer: zarr.Array[Any], labels: bool) -> BlockReader:
     return read
 
 
-def _blocks(
-    shape: Sequence[int], chunk: int
+def blocks_of(
+    shape: Sequence[int], edge: int
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Lower and upper edges of blocks of whole chunks."""
-    edge = max(1, BLOCK_EDGE // chunk) * chunk
+    """Lower and upper edges of blocks of ``edge`` pixels, row by row."""
     corners = itertools.product(*(range(0, n, edge) for n in shape))
     return [
         (

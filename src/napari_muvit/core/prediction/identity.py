@@ -10,22 +10,17 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ... import __version__
+from ..data.identity import hash_image
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
     from ..data.crops import SlideNormalisation
     from ..data.pyramid import Pyramid
     from .plan import PredictionPlan
-
-SAMPLED_BLOCKS = 8
-"""Blocks of the finest level whose pixels tell one image from another."""
-SAMPLED_EDGE = 64
-"""Edge of such a block in pixels."""
 
 
 def hash_model(model: nn.Module, config: ModelConfig) -> str:
@@ -37,45 +32,6 @@ def hash_model(model: nn.Module, config: ModelConfig) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def hash_image(pyramid: Pyramid) -> str:
-    """Return the SHA-256 of what tells one image from another, as hexadecimals.
-
-    Name, sizes, pixel type and seeded blocks of pixels, but neither the folder nor
-    times of files: a copy of the slide on another disk is the same slide.
-    """
-    facts = {
-        "name": pyramid.name,
-        "channels": pyramid.num_channels,
-        "dtype": str(pyramid.dtype),
-        "levels": [
-            [list(v.shape), list(v.scale), list(v.offset)] for v in pyramid.levels
-        ],
-        "pixel_size": pyramid.pixel_size,
-        "unit": pyramid.unit,
-    }
-    digest = hashlib.sha256(_json(facts))
-    if pyramid.path is not None and pyramid.path.is_file():
-        digest.update(str(pyramid.path.stat().st_size).encode())
-    for block in _sample_blocks(pyramid):
-        digest.update(np.ascontiguousarray(block).data)
-    return digest.hexdigest()
-
-
-def _sample_blocks(pyramid: Pyramid) -> list[Any]:
-    source = pyramid.levels[0].source
-    rng = np.random.default_rng(0)
-    edges = [min(SAMPLED_EDGE, n) for n in pyramid.shape]
-    blocks = []
-    for _ in range(SAMPLED_BLOCKS):
-        lower = [
-            int(rng.integers(0, n - e + 1))
-            for n, e in zip(pyramid.shape, edges, strict=True)
-        ]
-        upper = [v + e for v, e in zip(lower, edges, strict=True)]
-        blocks.append(source.read(lower, upper))
-    return blocks
 
 
 def describe_run(
