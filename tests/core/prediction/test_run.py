@@ -15,11 +15,12 @@ import zarr
 from torch import Tensor, nn
 
 from napari_muvit.core.config import ModelConfig, PredictionConfig
+from napari_muvit.core.data import identity
 from napari_muvit.core.data.arrays import ArraySource
 from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
 from napari_muvit.core.errors import ConfigError, PyramidError
 from napari_muvit.core.model.segmenter import build_model
-from napari_muvit.core.prediction import PredictionRun, identity, predict
+from napari_muvit.core.prediction import PredictionRun, predict
 from napari_muvit.core.progress import Progress
 
 Build = Callable[..., Any]
