@@ -18,7 +18,11 @@ RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 PAGE = Path(__file__).parent.parent / "docs" / "concepts" / "learning.md"
 PLOT = PAGE.with_suffix(".png")
 BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->\n"
-TASKS = {"synthetic": "Synthetic, [1, 4]", "brain": "mouse brain sections, [1, 8]"}
+TASKS = {
+    "synthetic": "Synthetic, [1, 4], 160 steps",
+    "brain": "Mouse brain sections, [1, 8], 300 steps",
+}
+DECODERS = RESULTS.with_name("demo_decoders.jsonl")
 DRAWN = {
     "base": ("tiny: pyramid, coarse to fine", "#000000"),
     "joint": ("joint attention", "#009e73"),
@@ -45,6 +49,8 @@ def main() -> None:
     """Write the tables and draw the curves."""
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     parts = [_table(task, [r for r in rows if r["task"] == task]) for task in TASKS]
+    runs = [json.loads(line) for line in DECODERS.read_text().splitlines()]
+    parts.append(_decoder_table(runs))
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     PAGE.write_text("".join((before, BEGIN, *parts, END, after)))
@@ -70,6 +76,20 @@ def _table(task: str, rows: list[Row]) -> str:
             for share in (0.25, 0.5, 0.75, 1.0)
         ]
         lines.append(f"| {arm} | {len(runs)} | {cost} | {' | '.join(scores)} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def _decoder_table(rows: list[Row]) -> str:
+    lines = [
+        f"### The slides of the demo, by the command, {rows[0]['steps']} steps\n",
+        "| model | training CPU-s | prediction CPU-s | outer | inner | mDSC |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['run']} | {r['train_cpu_seconds']} | {r['predict_cpu_seconds']} | "
+        f"{r['dice']['outer']:.3f} | {r['dice']['inner']:.3f} | {r['mDSC']:.3f} |"
+        for r in rows
+    ]
     return "\n".join(lines) + "\n\n"
 
 
