@@ -277,6 +277,8 @@ def run_finetune(arguments: argparse.Namespace) -> int:
     if arguments.start is not None and not arguments.preset:
         # The classes of the model to go on from, so its way to read labels too.
         arguments.zero_is_background |= read_config(arguments.start).zero_is_background
+    given = _config_file(arguments.config)["model"].get("zero_is_background")
+    arguments.zero_is_background |= given is True
     zero = arguments.zero_is_background
     labels = open_annotations(
         arguments.labels,
@@ -364,6 +366,7 @@ def _finetune_configs(
         "boxes": arguments.boxes,
     }
     changes = {**file["model"], **{k: v for k, v in given.items() if v is not None}}
+    changes.pop("zero_is_background", None)  # read together with the flag
     name = arguments.preset or "tiny"
     classes = _class_list(arguments)
     if arguments.start is not None and arguments.preset is None:
@@ -398,7 +401,7 @@ def _config_file(path: Path | None) -> dict[str, dict[str, Any]]:
         return empty
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"--config {path} cannot be read as JSON: {error}."
         ) from error

@@ -407,3 +407,35 @@ def test_geojson_as_labels(
     assert main(again) == 0
     config = json.loads(capsys.readouterr().out)["config"]
     assert config["class_names"] == ["background", "tumour", "stroma"]
+
+
+def test_a_stored_configuration_can_be_given_back(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # zero_is_background in the file was "multiple values for keyword argument".
+    file = tmp_path / "c.json"
+    words = [
+        "finetune", "--images", str(data / "rgb.tif"), "--labels",
+        str(data / "rgb_labels.tif"), "--out", str(tmp_path / "m"), *STEPS,
+        "--config", str(file), "--dry-run", "--json",
+    ]  # fmt: skip
+    file.write_text(json.dumps({"model": {"zero_is_background": True}}))
+    assert main(words) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["class_names"] == ["background", "class 2"]
+    assert config["zero_is_background"]
+    file.write_text("[" * 100_000)
+    assert main(words) == 2
+    assert "cannot be read as JSON" in capsys.readouterr().err
+
+
+def test_convert(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "rgb.zarr")
+    assert main(["convert", str(data / "rgb.tif"), out]) == 0
+    assert "1 levels (150 x 170)" in capsys.readouterr().out
+    assert main(["convert", str(data / "rgb.tif"), out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["blocks"] == 0
+    assert main(["convert", str(data / "rgb_labels.tif"), out]) == 2
+    assert "something else" in capsys.readouterr().err

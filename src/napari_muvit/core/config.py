@@ -150,8 +150,9 @@ class ModelConfig(JsonConfig):
                 "class_names",
                 tuple(f"class {k}" for k in range(1, self.num_classes + 1)),
             )
-        if self.background is None and "background" in self.names:
-            put("background", self.names.index("background") + 1)
+        lower = [name.strip().lower() for name in self.names]
+        if self.background is None and "background" in lower:
+            put("background", lower.index("background") + 1)
         if self.class_colors is None:
             put("class_colors", default_colors(self.num_classes, self.background))
 

@@ -201,8 +201,14 @@ def _check_classes(config: ModelConfig) -> None:
         "class_colors",
     )
     require(
-        len(set(names)) == len(names),
-        f"class_names {', '.join(names)} holds a name twice.",
+        all(name.encode("utf-8", "replace").decode() == name for name in names),
+        "class_names holds a name that is no valid text; write it in UTF-8.",
+        "class_names",
+    )
+    require(
+        len({name.strip().lower() for name in names}) == len(names),
+        f"class_names {', '.join(names)} holds a name twice (upper and lower "
+        "case are the same).",
         "class_names",
     )
     require(

@@ -12,6 +12,7 @@ from napari_muvit.core.data.geojson import (
     class_names_of,
     is_geojson,
     read_geojson,
+    with_shared_colors,
     write_geojson,
 )
 from napari_muvit.core.data.polygons import Polygon
@@ -255,3 +256,39 @@ def test_files_that_are_not_there_or_cannot_be_written(tmp_path):
         )
     assert is_geojson("x/a.GeoJSON")
     assert not is_geojson(np.zeros(3))
+
+
+def test_upper_and_lower_case_are_the_same_class(tmp_path):
+    # "Background" beside "Region*" made a second, empty class of that name.
+    content = [
+        feature([square(0, 0, 40)], {"name": "region*"}),
+        feature([square(0, 0, 4)], {"name": "Tumour"}),
+        feature([square(9, 9, 4)], {"name": "tumour"}),
+        feature([square(20, 20, 4)], {"name": "Background", "color": [1, 2, 3]}),
+    ]
+    file = read_geojson(write(tmp_path, content))
+    assert file.class_names == ("Background", "Tumour")
+    assert class_names_of([file, file]) == ("Background", "Tumour")
+    found = file.annotations().rasterise(Box((0, 0), (40, 40)), (40, 40))
+    assert np.bincount(found.ravel()).tolist() == [0, 1600 - 32, 32]
+    (shared, _) = with_shared_colors([file, file])
+    assert shared.annotations(("tumour", "background")).class_colors is None
+
+
+@pytest.mark.parametrize("name", ["a*", "A"])
+def test_names_that_would_come_back_as_something_else_are_not_written(tmp_path, name):
+    polygon = Polygon(1, np.array([[0, 0], [0, 5], [4, 5]]))
+    with pytest.raises(AnnotationError, match="cannot be written as GeoJSON"):
+        write_geojson(Annotations((polygon,), ("a", name)), tmp_path / "a.geojson")
+
+
+def test_numbers_beyond_all_bounds(tmp_path):
+    huge = 10**400
+    ring = [[0, 0], [huge, 0], [4, 4]]
+    with pytest.raises(AnnotationError, match="no pairs of numbers"):
+        read_geojson(write(tmp_path, feature([ring], TUMOUR)))
+    text = json.dumps(feature([square(0, 0, 4)], TUMOUR, plane={"z": 7}))
+    file = read_geojson(write(tmp_path, text.replace("7", "Infinity")))
+    assert len(file.outlines) == 1
+    odd = feature(None, TUMOUR, "GeometryCollection", geometries=5)
+    assert read_geojson(write(tmp_path, odd)).outlines == ()

@@ -113,3 +113,12 @@ def test_compiled_graphs_take_torchs_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "blocked_attention", pytest.fail)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     attend(*tokens(4, 600, torch.float32))
+
+
+def test_torch_func_through_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "blocks_are_faster", lambda _dtype: True)
+    query, key, value = (t.detach() for t in tokens(4, 300, torch.float32))
+    found = torch.func.grad(lambda q: attend(q, key, value).sum())(query)
+    own = query.clone().requires_grad_()
+    F.scaled_dot_product_attention(own, key, value).sum().backward()
+    torch.testing.assert_close(found, own.grad, atol=1e-5, rtol=1e-4)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import CheckpointError, OutputError
@@ -233,3 +234,26 @@ def test_compiled_models_subclasses_and_bfloat16(
     assert all(p.dtype == torch.float32 for p in again.parameters())
     with pytest.raises(CheckpointError, match="A Linear was given"):
         save_model(torch.nn.Linear(1, 1), tmp_path / "linear")  # type: ignore[arg-type]
+
+
+def test_a_configuration_that_was_edited(model: MuViTSegmenter, tmp_path: Path) -> None:
+    folder = save_model(model, tmp_path / "m")
+    file = folder / "config.json"
+    content = json.loads(file.read_text())
+    content["config"]["class_names"] = ["background", "x", "y"]
+    # As Windows editors write it; and without the number that tells a cut-off folder.
+    file.write_text(json.dumps(content), encoding="utf-8-sig")
+    assert load_model(folder).config.names == ("background", "x", "y")
+    del content["id"]
+    file.write_text(json.dumps(content))
+    assert load_model(folder).config.names == ("background", "x", "y")
+
+
+def test_weights_with_metadata_of_another_tool(
+    model: MuViTSegmenter, tmp_path: Path
+) -> None:
+    folder = save_model(model, tmp_path / "m")
+    weights = checkpoint.read_weights(folder)
+    metadata = {"config": json.dumps({"hidden_size": 768})}
+    save_file(weights, folder / "model.safetensors", metadata=metadata)
+    assert load_model(folder).config == CONFIG

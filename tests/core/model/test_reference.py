@@ -338,3 +338,27 @@ def test_heads_that_do_not_divide_among_the_axes(
     with torch.no_grad():
         wanted = theirs.encoder(x, box)[0]
         assert (ours(x, box) - wanted).abs().max() <= LIMIT
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_one_head_has_no_output_projection(ndim: int, tmp_path: Path) -> None:
+    theirs, folder = their_folder(tmp_path / "m", ndim, heads=1, dim=32, dim_decoder=32)
+    ours = load_reference_checkpoint(folder)
+    x = torch.rand(1, 2, 2, *[8] * ndim)
+    box = torch.zeros(1, 2, 2, ndim)
+    box[0, 0], box[0, 1, 1] = torch.tensor([[4.0] * ndim, [12.0] * ndim]), 32.0
+    with torch.no_grad():
+        wanted = theirs.encoder(x, box)[0]
+        assert (ours.encoder(x, box) - wanted).abs().max() <= LIMIT
+    with pytest.raises(ConfigError, match="no output projection"):
+        export_reference_checkpoint(ours, tmp_path / "back")
+
+
+def test_an_encoder_does_not_depend_on_settings_of_the_autoencoder(
+    tmp_path: Path,
+) -> None:
+    folder = exported(tmp_path / "m")
+    values = yaml.unsafe_load((folder / "config.yaml").read_text())
+    values |= {"masking_ratio": 1.0, "num_layers_decoder": 0}
+    (folder / "config.yaml").write_text(yaml.dump(values))
+    assert load_reference_encoder(folder).config.depth == 2

@@ -157,3 +157,22 @@ def test_levels_of_a_decoder_are_taken_by_their_factor_too(decoder: str) -> None
         for name, value in mine[1].state_dict().items():
             if name in wanted:
                 assert torch.equal(value, wanted[name]), name
+
+
+def test_what_would_mean_something_else_is_not_taken(
+    segmenter: MuViTSegmenter, tmp_path: Path
+) -> None:
+    folder = save_model(segmenter, tmp_path / "m")
+    heads = build_model(dataclasses.replace(CONFIG, num_heads=4))
+    taken = load_matching(heads, folder).taken
+    assert not any(".attention." in name for name in taken)
+    turned = build_model(
+        dataclasses.replace(CONFIG, class_names=("c", "b", "a"), class_colors=None)
+    )
+    taken = load_matching(turned, folder).taken
+    assert not any(".head." in name for name in taken)
+    assert any("encoder.blocks" in name for name in taken)
+    with torch.no_grad():
+        segmenter.encoder.level_embedding[0, 0] = float("inf")  # type: ignore[index]
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_matching(turned, save_model(segmenter, tmp_path / "bad"))

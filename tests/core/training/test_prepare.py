@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.data.annotations import Annotations
 from napari_muvit.core.data.open import open_pyramid
-from napari_muvit.core.errors import AnnotationError
-from napari_muvit.core.training.prepare import model_config_for, prepare
+from napari_muvit.core.errors import AnnotationError, ConfigError
+from napari_muvit.core.training.prepare import (
+    model_config_for,
+    open_annotations,
+    prepare,
+)
 
 
 def slide(pixel_size: float | None, name: str = "slide"):  # type: ignore[no-untyped-def]
@@ -50,3 +57,38 @@ def test_a_label_without_a_class_names_its_slide() -> None:
     config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
     with pytest.raises(AnnotationError, match="here: The labels hold the class 3"):
         prepare([slide(None, "here")], [marks(1, 3)], config, 0)
+
+
+def square_of(path: Path, name: str | None) -> str:
+    ring = [[0, 0], [30, 0], [30, 30], [0, 30], [0, 0]]
+    properties = {"classification": {"name": name}} if name else {}
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": properties}
+    path.write_text(json.dumps(feature))
+    return str(path)
+
+
+def test_geojson_beside_label_images_needs_names(tmp_path: Path) -> None:
+    # The image's labels silently got the names of the other file.
+    images = [slide(None), slide(None)]
+    sources = [square_of(tmp_path / "a.geojson", "tumour"), np.ones((64, 64), np.uint8)]
+    with pytest.raises(AnnotationError, match="given together"):
+        open_annotations(sources, images)
+    first, second = open_annotations(sources, images, classes=("other", "tumour"))
+    assert first.items[0].label == 2  # type: ignore[union-attr]
+    assert second.class_names is None
+
+
+def test_outlines_without_a_class_are_said(tmp_path: Path) -> None:
+    marks = open_annotations([square_of(tmp_path / "a.geojson", None)], [slide(None)])
+    config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
+    with pytest.raises(AnnotationError, match="1 features without a class"):
+        prepare([slide(None)], marks, config, 0)
+
+
+def test_class_names_that_cannot_be_told_apart() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        ModelConfig(num_classes=2, class_names=("Tumour", "tumour"))
+    with pytest.raises(ConfigError, match="no valid text"):
+        ModelConfig(num_classes=2, class_names=("caf\udce9", "b"))
+    assert ModelConfig(num_classes=2, class_names=("a", "Background")).background == 2

@@ -12,6 +12,7 @@ below it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import uuid
@@ -28,7 +29,7 @@ from .annotations import Annotations
 from .polygons import Polygon, Vertices
 
 SUFFIXES = {".geojson", ".json"}
-REGION = "Region*"
+REGION, BACKGROUND = "Region*", "background"
 MAX_BYTES = 2**30
 """A larger file is no annotation by hand."""
 MAX_DEPTH = 8
@@ -60,12 +61,10 @@ class GeoJson:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Classes to be learned, in order of appearance; background first."""
-        names = dict.fromkeys(
-            o.class_name for o in self.outlines if not o.class_name.endswith("*")
-        )
-        if any(o.class_name == REGION for o in self.outlines):
-            names["background"] = None
-        return _background_first(names)
+        names = [o.class_name for o in self.outlines if not o.class_name.endswith("*")]
+        if any(_is_region(o.class_name) for o in self.outlines):
+            names.append(BACKGROUND)
+        return _ordered(names)
 
     def annotations(self, class_names: Sequence[str] | None = None) -> Annotations:
         """Number the classes.
@@ -86,13 +85,14 @@ class GeoJson:
         areas: list[Polygon] = []
         for outline in self.outlines:
             name = outline.class_name
-            is_region = name == REGION
+            is_region = _is_region(name)
             label = 0
             if is_region or not name.endswith("*"):
-                label = self._label("background" if is_region else name, labels, names)
+                label = self._label(BACKGROUND if is_region else name, labels, names)
             polygon = Polygon(label, outline.vertices, outline.holes)
             (regions if is_region else areas).append(polygon)
-        colors: tuple[str, ...] | None = tuple(self.colors.get(n, "") for n in names)
+        known = {name.strip().lower(): color for name, color in self.colors.items()}
+        colors = tuple(known.get(name.strip().lower(), "") for name in names)
         return Annotations(
             (*regions, *areas),
             names or None,
@@ -111,14 +111,30 @@ class GeoJson:
         return label
 
 
-def _background_first(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=lambda name: name != "background"))
+def _is_region(name: str) -> bool:
+    return name.lower() == REGION.lower()
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once, upper and lower case alike; background first."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.strip().lower(), name)
+    return tuple(first[k] for k in sorted(first, key=lambda k: k != BACKGROUND))
 
 
 def class_names_of(files: Sequence[GeoJson]) -> tuple[str, ...] | None:
     """Classes of all files together, or None without any."""
-    found = dict.fromkeys(name for file in files for name in file.class_names)
-    return _background_first(found) or None
+    return _ordered(name for file in files for name in file.class_names) or None
+
+
+def with_shared_colors(files: Sequence[GeoJson]) -> list[GeoJson]:
+    """Give each file the colours that any of them has."""
+    colors: dict[str, str] = {}
+    for file in files:
+        for name, color in file.colors.items():
+            colors.setdefault(name, color)
+    return [dataclasses.replace(file, colors=colors) for file in files]
 
 
 def is_geojson(source: Any) -> bool:
@@ -231,7 +247,7 @@ def _plane(geometry: Mapping[str, Json]) -> tuple[int, int] | None:
         return None
     try:
         return int(plane.get("z", 0)), int(plane.get("t", 0))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -246,7 +262,8 @@ def _areas(
         for part in coordinates:
             yield _rings(part, where)
     elif kind == "GeometryCollection" and depth < MAX_DEPTH:
-        for part in geometry.get("geometries") or ():
+        parts = geometry.get("geometries")
+        for part in parts if isinstance(parts, list) else ():
             if isinstance(part, Mapping):
                 yield from _areas(part, left_out, where, depth + 1)
     else:
@@ -263,7 +280,7 @@ def _ring(ring: Json, where: str) -> Vertices:
     """(x, y) of a ring to (n, 2) vertices (y, x); the repeated last one is dropped."""
     try:
         points = np.array([p[:2] for p in ring], dtype=np.float64)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise AnnotationError(
             f"The polygon in {where} has coordinates that are no pairs of numbers."
         ) from error
@@ -303,6 +320,12 @@ def write_geojson(
     path = Path(path)
     names = annotations.class_names or ()
     colors = annotations.class_colors or ()
+    if any(name.endswith("*") for name in names) or len(_ordered(names)) < len(names):
+        raise AnnotationError(
+            f"The classes {', '.join(names)} cannot be written as GeoJSON: a name with "
+            "* at its end means something else there, and upper and lower case are "
+            "the same."
+        )
     features = []
     for number, item in enumerate(annotations.items):
         if not isinstance(item, Polygon):

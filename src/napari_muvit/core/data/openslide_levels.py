@@ -94,6 +94,8 @@ class OpenSlideLevel:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         key = (key,) if not isinstance(key, tuple) else key
+        if not all(isinstance(k, slice) for k in key[:2]):
+            raise IndexError("A slide's level is read by slices of rows and columns.")
         rows, columns, *channels = (*key, slice(None), slice(None))[:3]
         spans = [
             s.indices(n) for s, n in zip((rows, columns), self.shape[:2], strict=True)
@@ -102,7 +104,8 @@ class OpenSlideLevel:
             raise IndexError("Slices of a slide's level have no step.")
         (top, bottom, _), (left, right, _) = spans
         if bottom <= top or right <= left:
-            return np.zeros((max(0, bottom - top), max(0, right - left), 3), np.uint8)
+            empty = np.zeros((max(0, bottom - top), max(0, right - left), 3), np.uint8)
+            return empty[:, :, channels[0]]
         pixels = self._read(top, left, bottom - top, right - left)
         return pixels[:, :, channels[0]]
 

@@ -3,7 +3,7 @@
 Nothing is unpickled. Files are written beside their final place and then renamed. The
 weights carry a copy of their configuration and a number that ``config.json`` has too:
 where a killed run has replaced the one and not yet the other, the copy counts, so a
-folder is the old model or the new one, never a mixture.
+folder is the old model or the new one, not a mixture (one writer at a time).
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def read_header(path: str | Path) -> ModelHeader:
             "`napari-muvit finetune --out` writes them."
         )
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        # Windows editors put a mark before the text.
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8-sig"))
         inside = _config_inside(folder / WEIGHTS)
-        if inside is not None and inside.get("id") != content.get("id"):
+        if inside is not None and inside["id"] != content.get("id", inside["id"]):
             content = inside
         version, kind, values = (
             content["format_version"], content["kind"], content["config"],
@@ -129,7 +130,8 @@ def _config_inside(file: Path) -> dict[str, Any] | None:
     except _UNREADABLE:
         # Damaged: reading the weights says so.
         return None
-    return found if isinstance(found, dict) else None
+    ours = isinstance(found, dict) and {"format_version", "id", "config"} <= set(found)
+    return found if ours else None
 
 
 def read_config(path: str | Path, kind: str = SEGMENTER) -> ModelConfig:
@@ -210,13 +212,14 @@ def build_checked(
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{file.parent} cannot be built: {reason}") from error
     _check_fit(file, needed, weights)
-    _check_numbers(file, weights)
+    check_numbers(file, weights)
     model = kind(config)
     model.load_state_dict(weights)
     return model
 
 
-def _check_numbers(file: Path, weights: Mapping[str, torch.Tensor]) -> None:
+def check_numbers(file: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise `CheckpointError` for weights that are no finite numbers."""
     for name, value in weights.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(
@@ -268,6 +271,7 @@ def weights_hash(model: Model) -> str:
     import torch
 
     digest = hashlib.sha256()
+    model = getattr(model, "_orig_mod", model)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         # As bytes: numpy does not know bfloat16.
@@ -335,13 +339,16 @@ def save_model(
     card = model_card(kind, model.config, folder.name, metrics or {})
     copied = {k: content[k] for k in ("format_version", "id", "kind", "config")}
     metadata = {"format": "pt", "config": json.dumps(copied)}
+    # All of it, before the first file is replaced.
+    files = {
+        WEIGHTS: save(weights, metadata=metadata),
+        CARD: card.encode("utf-8", "replace"),
+        CONFIG: (json.dumps(content, indent=2) + "\n").encode("utf-8"),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS, save(weights, metadata=metadata))
-        _replace(folder / CARD, card.encode("utf-8"))
-        _replace(
-            folder / CONFIG, (json.dumps(content, indent=2) + "\n").encode("utf-8")
-        )
+        for name, text in files.items():
+            _replace(folder / name, text)
     except OSError as error:
         with contextlib.suppress(OSError):
             folder.rmdir()  # only ever an empty one

@@ -63,7 +63,7 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = _like(query)
         rows_at_once = _rows_at_once(query, key)
         block = query.new_empty(rows_at_once, key.shape[2])
@@ -72,8 +72,11 @@ class _Blocked(torch.autograd.Function):
             for rows in _blocks(query.shape[2], rows_at_once):
                 weights = _weights(scaled[rows], keys, block)
                 mixed[b, h, rows] = product(weights, values)
-        ctx.save_for_backward(query, key, value, mixed)
         return mixed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
 
     @staticmethod
     @once_differentiable

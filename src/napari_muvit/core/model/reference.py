@@ -34,6 +34,9 @@ CONFIG, WEIGHTS = "config.yaml", "model.pth"
 _ATTENTION = {"all": "joint", "causal": "fine_to_coarse", "same": "within_level"}
 _LOSSES = {"mse": False, "norm_mse": True}
 _SHARES = {"dirichlet": "dirichlet", "random": "uniform"}
+_OF_THE_MAE = (
+    "masking_ratio", "masking_mode", "num_layers_decoder", "dim_decoder", "loss",
+)  # fmt: skip
 _TUPLE = "tag:yaml.org,2002:python/tuple"
 _USUAL_CROP = 256
 _UNREADABLE = (
@@ -103,7 +106,7 @@ def load_reference_encoder(folder: str | Path) -> MuViTEncoder:
     See `load_reference_checkpoint`.
     """
     path, values, weights = _read(folder)
-    config = _config(path, values)
+    config = _config(path, {k: v for k, v in values.items() if k not in _OF_THE_MAE})
     inside = Used({
         name.removeprefix("encoder."): value
         for name, value in weights.items()
@@ -302,6 +305,12 @@ def _reference_config(config: ModelConfig) -> dict[str, Any]:
                 f"{value!r} only, so its numbers would differ.",
                 name,
             )
+    if config.num_heads == 1:
+        raise ConfigError(
+            "num_heads is 1; the authors' package has no output projection then, so "
+            "its numbers would differ.",
+            "num_heads",
+        )
     theirs = {ours: name for name, ours in _ATTENTION.items()}
     if config.attention not in theirs:
         raise ConfigError(

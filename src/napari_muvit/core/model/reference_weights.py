@@ -22,8 +22,9 @@ from torch import Tensor
 from ..config import ModelConfig
 from .rope import axis_widths
 
+_OUT = "attn.to_out.weight"
 _BLOCK = {
-    "attn.to_out.weight": "attention.out.weight",
+    _OUT: "attention.out.weight",
     "ff.ff.0.0.weight": "mlp.0.weight",
     "ff.ff.0.0.bias": "mlp.0.bias",
     "ff.ff.2.weight": "mlp.2.weight",
@@ -133,6 +134,14 @@ def _stack_to_ours(
             f"{stack.ours}blocks.{index}.",
         )
         for theirs_name, ours_name in _BLOCK.items():
+            if (
+                theirs_name == _OUT
+                and config.num_heads == 1
+                and source + _OUT not in theirs
+            ):
+                # One head as wide as the tokens goes on as it is.
+                ours[target + ours_name] = torch.eye(stack.head_dim)
+                continue
             ours[target + ours_name] = theirs[source + theirs_name]
         query, key, value = (theirs[f"{source}attn.to_{part}.weight"] for part in "qkv")
         halves = [_pairs_to_halves(part, stack.head_dim) for part in (query, key)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..config import ModelConfig
 from ..errors import CheckpointError
-from .checkpoint import load_model, read_header, read_weights
+from .checkpoint import check_numbers, load_model, read_header, read_weights
 from .encoder import MuViTEncoder, select_levels
 from .segmenter import MuViTSegmenter
 
@@ -91,6 +91,13 @@ def load_matching(model: MuViTSegmenter, path: str | Path) -> LoadReport:
     """Take over every parameter of a model folder that fits; see `take_matching`."""
     header = read_header(path)
     weights = read_weights(path)
+    check_numbers(Path(path), weights)
+    theirs, ours = header.config, model.config
+    if theirs.num_heads != ours.num_heads:
+        # The same numbers would mean something else.
+        weights = {k: v for k, v in weights.items() if ".attention." not in k}
+    if theirs.names != ours.names:
+        weights = {k: v for k, v in weights.items() if ".head." not in k}
     if header.kind == MuViTEncoder.__name__:
         weights = {_ENCODER + name: value for name, value in weights.items()}
     return take_matching(model, weights, header.config.scale_factors, str(path))

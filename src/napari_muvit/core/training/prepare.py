@@ -15,7 +15,12 @@ import numpy as np
 from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
-from ..data.geojson import class_names_of, is_geojson, read_geojson
+from ..data.geojson import (
+    class_names_of,
+    is_geojson,
+    read_geojson,
+    with_shared_colors,
+)
 from ..data.open import open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
@@ -94,8 +99,15 @@ def open_annotations(
             f"{purpose}; one label file for each image is needed, in the same order."
         )
     opened = []
-    named = {i: read_geojson(s) for i, s in enumerate(sources) if is_geojson(s)}
-    names = classes or class_names_of(list(named.values()))
+    numbers = [i for i, source in enumerate(sources) if is_geojson(source)]
+    files = with_shared_colors([read_geojson(sources[i]) for i in numbers])
+    named = dict(zip(numbers, files, strict=True))
+    if classes is None and named and len(named) < len(sources):
+        raise AnnotationError(
+            "GeoJSON files and label images were given together; name all classes in "
+            "label order (--classes), so that both mean the same."
+        )
+    names = classes or class_names_of(files)
     for number, (source, image) in enumerate(zip(sources, images, strict=True)):
         if isinstance(source, Annotations):
             opened.append(source)
@@ -215,9 +227,10 @@ def prepare(
         slides.append(TrainingSlide(view, marks, normalisation, index))
     counts = np.sum([slide.index.counts for slide in slides], axis=0)
     if counts[1:].sum() == 0:
+        said = "".join(f" ({marks.note}.)" for marks in annotations if marks.note)
         raise AnnotationError(
             "Nothing is annotated: every label is 0. Outline or paint at least one "
-            "region of each class. If 0 is a class, choose zero_is_background."
+            f"region of each class. If 0 is a class, choose zero_is_background.{said}"
         )
     notes += _missing_notes(config, counts)
     if config.background_value is None:

@@ -223,7 +223,9 @@ def check_training(
 
 def _check_batch(model: ModelConfig, config: TrainingConfig) -> None:
     """Refuse what batch norm cannot be trained with: a single value a channel."""
-    if config.batch_size == 1 and model.crop_size == max(model.patch):
+    by_batch = model.decoder != "pyramid" or model.pyramid_norm == "batch"
+    one_value = all(edge == model.crop_size for edge in model.patch)
+    if config.batch_size == 1 and one_value and by_batch:
         raise ConfigError(
             f"Crops of one patch ({model.crop_size} px) cannot be trained on one at a "
             "time; use larger crops, or a larger batch.",
