@@ -157,6 +157,7 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
         began = time.perf_counter()
         run()
         row[f"{who}_first_seconds"] = round(time.perf_counter() - began, 2)
+        row[f"{who}_attention"] = attention_kernels(run)
     best: dict[str, float] = {}
     for _ in range(repeats):
         for who, run in runs.items():
@@ -171,6 +172,16 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, Any]:
             for name, value in spent.items():
                 best[name] = min(best.get(name, value), value)
     return {**row, **{name: round(value, 4) for name, value in best.items()}}
+
+
+def attention_kernels(run: Callable[[], Any]) -> list[str]:
+    """Operators of one pass that compute attention: which kernel was chosen."""
+    import torch
+
+    with torch.profiler.profile() as profile:
+        run()
+    names = {event.key for event in profile.key_averages()}
+    return sorted(n for n in names if "attention" in n.lower() or n == "_Blocked")
 
 
 def cpu_name() -> str:
