@@ -133,7 +133,7 @@ def _plot(rows: list[Row]) -> None:
         top = 1.0 if task == "synthetic" else 0.7
         axis.set(title=title, xlabel="CPU-seconds of training", ylim=(0, top))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="upper left")
+        axis.legend(fontsize=7, loc="best")
     axes[0].set_ylabel("mDSC of held-out crops (mean and range of the seeds)")
     figure.savefig(PLOT, dpi=120)
     plt.close(figure)
