@@ -140,8 +140,11 @@ def _check_decoder(config: ModelConfig) -> None:
         "scale_factors, or leave it out.",
         "context_skip",
     )
-    if config.decoder != "pyramid":
-        return
+    if config.decoder == "pyramid":
+        _check_pyramid(config)
+
+
+def _check_pyramid(config: ModelConfig) -> None:
     require(
         config.attention in ("joint", "coarse_to_fine")
         or config.context_skip is not False
@@ -174,6 +177,26 @@ def _check_decoder(config: ModelConfig) -> None:
     )
 
 
+def _check_names(config: ModelConfig) -> None:
+    names = config.class_names or ()
+    require(
+        all(name.strip() for name in names),
+        f"class_names {', '.join(names)} holds an empty name.",
+        "class_names",
+    )
+    require(
+        all(name.encode("utf-8", "replace").decode() == name for name in names),
+        "class_names holds a name that is no valid text; write it in UTF-8.",
+        "class_names",
+    )
+    require(
+        len({name.strip().lower() for name in names}) == len(names),
+        f"class_names {', '.join(names)} holds a name twice (upper and lower "
+        "case are the same).",
+        "class_names",
+    )
+
+
 def _check_classes(config: ModelConfig) -> None:
     for name, count in (
         ("class_names", config.num_classes),
@@ -186,12 +209,7 @@ def _check_classes(config: ModelConfig) -> None:
             f"{name} has {len(value or ())} entries; {count} are needed.",
             name,
         )
-    names = config.class_names or ()
-    require(
-        all(name.strip() for name in names),
-        f"class_names {', '.join(names)} holds an empty name.",
-        "class_names",
-    )
+    _check_names(config)
     wrong = [
         c for c in config.class_colors or () if not re.fullmatch("#[0-9a-fA-F]{6}", c)
     ]
@@ -199,17 +217,6 @@ def _check_classes(config: ModelConfig) -> None:
         not wrong,
         f"class_colors holds {', '.join(wrong)}; #rrggbb is needed.",
         "class_colors",
-    )
-    require(
-        all(name.encode("utf-8", "replace").decode() == name for name in names),
-        "class_names holds a name that is no valid text; write it in UTF-8.",
-        "class_names",
-    )
-    require(
-        len({name.strip().lower() for name in names}) == len(names),
-        f"class_names {', '.join(names)} holds a name twice (upper and lower "
-        "case are the same).",
-        "class_names",
     )
     require(
         config.background is None or 1 <= config.background <= config.num_classes,

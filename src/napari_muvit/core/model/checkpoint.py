@@ -345,17 +345,28 @@ def save_model(
         CARD: card.encode("utf-8", "replace"),
         CONFIG: (json.dumps(content, indent=2) + "\n").encode("utf-8"),
     }
+    _write(folder, files)
+    return folder
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace the files one after another.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            _replace(folder / name, text)
+        for name, content in files.items():
+            _replace(folder / name, content)
     except OSError as error:
         with contextlib.suppress(OSError):
             folder.rmdir()  # only ever an empty one
         raise OutputError(
             f"The model could not be written to {folder}: {error.strerror or error}."
         ) from error
-    return folder
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -295,8 +295,8 @@ def _load(
     return build_checked(kind, config, weights, path / WEIGHTS)
 
 
-def _reference_config(config: ModelConfig) -> dict[str, Any]:
-    """Their settings of our configuration."""
+def _check_exportable(config: ModelConfig) -> None:
+    """Raise `ConfigError` for what their package would compute otherwise."""
     needed = {"rotary_position": "corner", "mae_context": "all", "mlp_ratio": 2.0}
     for name, value in needed.items():
         if getattr(config, name) != value:
@@ -311,20 +311,25 @@ def _reference_config(config: ModelConfig) -> dict[str, Any]:
             "its numbers would differ.",
             "num_heads",
         )
-    theirs = {ours: name for name, ours in _ATTENTION.items()}
-    if config.attention not in theirs:
+    if config.attention not in _ATTENTION.values():
         raise ConfigError(
             f"attention is {config.attention}, which the authors' package does not "
             "have.",
             "attention",
         )
-    shares = {ours: name for name, ours in _SHARES.items()}
-    if config.mask_shares not in shares:
+    if config.mask_shares not in _SHARES.values():
         raise ConfigError(
             f"mask_shares is {config.mask_shares}, which the authors' package does not "
             "have.",
             "mask_shares",
         )
+
+
+def _reference_config(config: ModelConfig) -> dict[str, Any]:
+    """Their settings of our configuration."""
+    _check_exportable(config)
+    attention = {ours: name for name, ours in _ATTENTION.items()}
+    shares = {ours: name for name, ours in _SHARES.items()}
     return {
         "ndim": config.ndim,
         "in_channels": config.in_channels,
@@ -336,7 +341,7 @@ def _reference_config(config: ModelConfig) -> dict[str, Any]:
         "use_level_embed": config.level_embedding,
         "rotary_mode": config.rotary_mode,
         "rotary_base": config.rotary_base,
-        "attention_mode": theirs[config.attention],
+        "attention_mode": attention[config.attention],
         "decoder_mode": "multi",
         "loss": "norm_mse" if config.normalise_target else "mse",
         "masking_ratio": config.mask_ratio,
