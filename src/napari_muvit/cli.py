@@ -192,7 +192,7 @@ def _add_convert(commands: Commands) -> None:
     add("out", metavar="OUT", type=Path, help="OME-Zarr to write, such as slide.zarr")
     add("--labels", action="store_true", help="coarser levels keep the commonest value")
     _add_reading(add)
-    add("--overwrite", action="store_true", help="replace what is at OUT")
+    add("--overwrite", action="store_true", help="replace the zarr at OUT")
     add("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=run_convert)
 

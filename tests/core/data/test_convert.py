@@ -137,10 +137,42 @@ def test_what_is_there_already(small, tmp_path):
     with pytest.raises(OutputError, match="left of another conversion"):
         convert(two, tmp_path / "b.zarr")
     convert(two, tmp_path / "b.zarr", overwrite=True)
+
+
+def test_what_is_no_zarr_is_never_replaced(small, tmp_path):
+    # overwrite would have removed any folder, and any "....part" beside it.
+    image = open_pyramid(picture(), name="a")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match="something else"):
-        convert(one, tmp_path / "file")
+    for folder in ("folder", "b.zarr.part"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "notes.txt").write_text("mine")
+    for name, message in (
+        ("file", "is no zarr"), ("folder", "is no zarr"), ("b.zarr", "not of this"),
+    ):  # fmt: skip
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=message):
+                convert(image, tmp_path / name, overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
+    for folder in ("folder", "b.zarr.part"):
+        assert (tmp_path / folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_line_cut_off_costs_one_block_only(small, tmp_path):
+    # All lines behind it were forgotten, at every further start.
+    image = open_pyramid(picture(), name="a")
+    state = tmp_path / "a.zarr.part" / module.STATE
+    for _ in range(2):
+        begun = state.read_text().count("]") if state.exists() else 0
+        calls = iter(range(100))
+        with pytest.raises(Cancelled):
+            convert(
+                image, tmp_path / "a.zarr",
+                should_stop=lambda calls=calls: next(calls) >= 3,
+            )  # fmt: skip
+        assert state.read_text().count("]") == begun + 3
+        state.write_text(state.read_text() + "[0, 1")
+    result = convert(image, tmp_path / "a.zarr")
+    assert result.blocks == result.total - 6
 
 
 def test_never_over_the_image_itself(small, tmp_path):

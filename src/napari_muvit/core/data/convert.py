@@ -39,7 +39,7 @@ from .zarr_metadata import (
     label_metadata,
     level_shapes,
 )
-from .zarr_nodes import LabelInfo, read_label_info
+from .zarr_nodes import LabelInfo, is_zarr, read_label_info
 from .zarr_writer import BlockReader, blocks_of, halver
 
 CHUNK, SHARD = 256, 2048
@@ -90,7 +90,7 @@ def convert(
         Coarser levels keep the most frequent value instead of the mean. None: where
         the file names classes.
     overwrite
-        Replace what is at ``out``, and what is left of another conversion.
+        Replace the zarr at ``out``, and what is left of another conversion.
     on_progress, should_stop
         See `napari_muvit.core.progress`; the unit is blocks.
 
@@ -110,13 +110,10 @@ def convert(
     identity = {"image": hash_image(image), "labels": labels, "version": 1}
     shapes = tuple(level_shapes(image.shape, SMALLEST))
     total = sum(len(blocks_of(shape, SHARD)) for shape in shapes)
-    if _finished(path, identity):
+    if _converted(path) == identity:
         (path / STATE).unlink(missing_ok=True)
         return Conversion(path, shapes, 0, total)
-    if path.exists() and not overwrite:
-        raise OutputError(
-            f"{path} holds something else; choose another name, or pass overwrite."
-        )
+    _check_free(path, overwrite)
     part = path.with_name(path.name + ".part")
     try:
         written = _continue(image, part, identity, labels, info, overwrite)
@@ -132,6 +129,16 @@ def convert(
     return Conversion(path, shapes, count, total)
 
 
+def _check_free(path: Path, overwrite: bool) -> None:
+    """Refuse what is there, and ever to replace anything but a zarr."""
+    if path.exists() and not is_zarr(path):
+        raise OutputError(f"{path} is there and is no zarr; choose another name.")
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"{path} holds something else; choose another name, or pass overwrite."
+        )
+
+
 def _check_place(path: Path, image: Pyramid) -> None:
     """Refuse to write into or over the image itself."""
     if image.path is None:
@@ -142,13 +149,13 @@ def _check_place(path: Path, image: Pyramid) -> None:
         raise OutputError(f"{path} and the image {own} lie in each other.")
 
 
-def _finished(path: Path, identity: dict[str, Any]) -> bool:
-    """Whether this very conversion is at ``path`` already."""
+def _converted(path: Path) -> Any:
+    """Return the identity of the conversion that a store is of, or None."""
     try:
         content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        return bool(content["attributes"][ATTRIBUTE]["converted"] == identity)
+        return content["attributes"][ATTRIBUTE]["converted"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _continue(
@@ -164,10 +171,15 @@ def _continue(
         lines = _state(part)
         if lines and lines[0] == identity:
             return {(int(level), int(index)) for level, index in lines[1:]}
-        # Without a first line it was killed before the first block.
         if lines and not overwrite:
             raise OutputError(
                 f"{part} is left of another conversion; remove it, or pass overwrite."
+            )
+        # Without a first line it was killed before the first block.
+        if _converted(part) is None and any(part.iterdir()):
+            raise OutputError(
+                f"{part}, where the store would grow, is not of this package; remove "
+                "it, or choose another name."
             )
         shutil.rmtree(part)
     _create(image, part, identity, labels, info)
@@ -186,10 +198,9 @@ def _state(part: Path) -> list[Any]:
         return []
     lines = []
     for line in text.split("\n")[:-1]:
-        try:
+        # A line that was cut off by a kill and closed by the next run.
+        with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
-        except ValueError:
-            break
     return lines
 
 
@@ -282,10 +293,7 @@ def _finish(part: Path, path: Path) -> None:
         old = path.with_name(path.name + ".old")
         path.replace(old)
         part.replace(path)
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink()
+        shutil.rmtree(old)
     else:
         part.replace(path)
     (path / STATE).unlink(missing_ok=True)
