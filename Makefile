@@ -24,8 +24,8 @@ demo: setup ## make a slide, train on it and segment it, into demo/
 test: lint ## linters, type checker, import rules, and all tests that are not slow
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: setup ## the slow tests
-	$(PYTEST) -m slow $(ARGS)
+test-slow: setup ## the slow tests, and property tests with new examples
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=explore $(ARGS)
 
 bench-model: setup ## speed of the model against the authors' package, and its page
 	$(BIN)/python benchmarks/model_speed.py $(ARGS)

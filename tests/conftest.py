@@ -10,6 +10,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A red run means that the change is at fault, so the examples are the same each time;
+# `make test-slow` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=500, deadline=None)
+settings.load_profile("repeatable")
 
 HAS_SCREEN = sys.platform != "linux" or bool(
     os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

@@ -22,17 +22,26 @@ def test_a_mask_is_a_partition_with_a_fixed_total(
     batch: int, levels: int, patches: int, ratio: float, shares: str, seed: int
 ) -> None:
     tokens = levels * patches
-    if not 0 < int(tokens * (1 - ratio)) < tokens:
+    exact = tokens * (1 - ratio)
+    if not 1 <= exact <= tokens - 1:
         return
     mask = draw_mask(
         batch, levels, patches, ratio=ratio, shares=shares,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    assert mask.visible.shape == (batch, int(tokens * (1 - ratio)))
+    # Rounded down; within the error of a float either whole number will do.
+    count = mask.visible.shape[1]
+    assert mask.visible.shape[0] == batch
+    assert count - 1e-6 <= exact < count + 1 + 1e-6
     assert (mask.visible.diff(dim=1) > 0).all()
     seen = torch.zeros(batch, tokens, dtype=torch.bool)
     seen.scatter_(1, mask.visible, value=True)
     assert torch.equal(seen, ~mask.hidden)
+
+
+def test_a_whole_share_is_kept_whole() -> None:
+    # 20 * (1 - 0.9) is 1.9999999999999996 in floats.
+    assert draw_mask(1, 4, 5, ratio=0.9).visible.shape == (1, 2)
 
 
 def level_counts(shares: str, batch: int, levels: int, patches: int) -> torch.Tensor:
