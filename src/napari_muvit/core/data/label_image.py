@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnnotationError
 from ..geometry import Box
-from .arrays import Pixels
+from .block_cache import Pixels
 from .pyramid import Pyramid
 
 MAX_LABEL = 255

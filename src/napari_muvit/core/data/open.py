@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageNotFoundError, PyramidError
-from .arrays import BlockCache
+from .block_cache import BlockCache
 from .ome_zarr import is_zarr, open_ome_zarr
 from .plain import guess_axes, levels_from_arrays
 from .pyramid import Pyramid
@@ -64,7 +64,8 @@ def open_pyramid(
         One letter an array axis, such as ``zyx``; None: guessed from the shape. Only
         for arrays.
     max_bytes
-        Size of the cache of decoded chunks; None: 128 MiB.
+        Size of a cache of decoded pixels for this image alone; None: the one of
+        256 MiB that all images share.
 
     Raises
     ------
@@ -158,7 +159,6 @@ def _chosen_channels(pyramid: Pyramid, channels: Sequence[int | str]) -> dict[st
         "levels": tuple(levels),
         "channel_names": tuple(names[c] for c in chosen) if names else (),
         "rgb": pyramid.rgb and chosen == [0, 1, 2],
-        "cache": BlockCache(pyramid.cache.max_bytes),
     }
 
 

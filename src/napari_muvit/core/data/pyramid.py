@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from ..errors import PyramidError
 from ..geometry import Box, Vector
-from .arrays import ArraySource, BlockCache, Pixels, blocks_between, read_cached
+from .arrays import ArraySource
+from .block_cache import BlockCache, BlockGrid, Pixels, shared_cache
 from .resample import (
+    GRID_TOLERANCE,
     average_axis,
     nearest_positions,
     source_span,
@@ -72,8 +74,8 @@ class Pyramid:
     """Names of the channels, where the file has them."""
     note: str = ""
     """What the user should know about how it was opened."""
-    cache: BlockCache = field(default_factory=BlockCache, repr=False)
-    """Decoded chunks of all levels, bounded."""
+    cache: BlockCache = field(default_factory=shared_cache, repr=False)
+    """Keeps decoded pixels, bounded; by default one for all slides."""
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -156,7 +158,7 @@ class Pyramid:
             )
             for level in self.levels
         )
-        return dataclasses.replace(self, levels=levels, cache=BlockCache())
+        return dataclasses.replace(self, levels=levels)
 
     def read(
         self,
@@ -200,7 +202,7 @@ class Pyramid:
         ]
         step = [scale_factor / s for s in level.scale]
         if max(step) > 1.5:
-            return self._read_averaged(index, start, step, scale_factor, shape, fill)
+            return self._read_averaged(index, start, step, shape, fill)
         return self._average(index, start, step, shape, fill)
 
     def sample(self, box: Box, shape: Sequence[int], fill: float = 0) -> Pixels:
@@ -251,7 +253,7 @@ class Pyramid:
             picked = [p[s] for p, s in zip(positions, spans, strict=True)]
             lower = [int(p[0]) for p in picked]
             upper = [int(p[-1]) + 1 for p in picked]
-            block = read_cached(level.source, index, lower, upper, self.cache)
+            block = self._stored(index, lower, upper)
             for axis, (p, v) in enumerate(zip(picked, lower, strict=True)):
                 block = take_positions(block, axis + 1, p - v)
             out[(slice(None), *spans)] = block
@@ -270,12 +272,23 @@ class Pyramid:
                 f"A positive scale factor and shape are needed, got {scale_factor} and "
                 f"{tuple(shape)}."
             )
-        expected = tuple(n * scale_factor for n in shape)
-        if not np.allclose(expected, box.shape, rtol=1e-3, atol=1e-3):
+        if any(
+            abs(n * scale_factor - b) > 1e-3 * (1 + b)
+            for n, b in zip(shape, box.shape, strict=True)
+        ):
+            expected = tuple(n * scale_factor for n in shape)
             raise ValueError(
                 f"Shape {tuple(shape)} at factor {scale_factor} spans {expected} world "
                 f"pixels, but the box spans {box.shape}."
             )
+
+    def _stored(self, index: int, lower: Sequence[int], upper: Sequence[int]) -> Pixels:
+        """Pixels [lower, upper) of a stored level; not to be written to."""
+        source = self.levels[index].source
+        grid = source.grid
+        if grid is None:
+            return source.read(lower, upper)
+        return self.cache.read(grid, lower, upper)
 
     def _finer_level(self, scale_factor: float) -> int:
         """Coarsest stored level that is not coarser than ``scale_factor``."""
@@ -291,7 +304,6 @@ class Pyramid:
         index: int,
         start: list[float],
         step: list[float],
-        scale_factor: float,
         shape: Sequence[int],
         fill: float | Sequence[float],
     ) -> NDArray[np.float32]:
@@ -306,59 +318,60 @@ class Pyramid:
         shift = [o - f for o, f in zip(origin, first, strict=True)]
         on_grid = all(abs(s) < 1e-3 for s in shift)
         extra = 0 if on_grid else 1
-        # Only outputs whose centre lies inside the image are averaged and kept.
-        limits = [
-            max(1, math.floor(n / t + 0.5 - 1e-6))
-            for n, t in zip(self.levels[index].shape, step, strict=True)
-        ]
-        lower = [min(max(f, 0), n) for f, n in zip(first, limits, strict=True)]
+        grid = self._averaged_grid(index, step)
+        lower = [min(max(f, 0), n) for f, n in zip(first, grid.shape[1:], strict=True)]
         upper = [
             min(max(f + n + extra, 0), limit)
-            for f, n, limit in zip(first, shape, limits, strict=True)
+            for f, n, limit in zip(first, shape, grid.shape[1:], strict=True)
         ]
         out = _filled(self.num_channels, [n + extra for n in shape], fill)
-        edges = [AVERAGED_BLOCK] * self.ndim
-        for block_index in blocks_between(lower, upper, edges):
-            block_start = [i * AVERAGED_BLOCK for i in block_index]
-            count = [
-                min(AVERAGED_BLOCK, n - s)
-                for n, s in zip(limits, block_start, strict=True)
-            ]
-            key = (hash((index, round(scale_factor, 6))), block_index)
-            block = self.cache.get(key)
-            if block is None:
-                at = [s * t for s, t in zip(block_start, step, strict=True)]
-                block = self._average(index, at, step, count, fill)
-                self.cache.put(key, block)
-            begin = [max(v, s) for v, s in zip(lower, block_start, strict=True)]
-            end = [
-                min(u, s + c) for u, s, c in zip(upper, block_start, count, strict=True)
-            ]
-            to = tuple(
-                slice(b - f, e - f) for b, e, f in zip(begin, end, first, strict=True)
+        if all(u > v for v, u in zip(lower, upper, strict=True)):
+            to = (
+                slice(v - f, u - f) for v, u, f in zip(lower, upper, first, strict=True)
             )
-            of = tuple(
-                slice(b - s, e - s)
-                for b, e, s in zip(begin, end, block_start, strict=True)
-            )
-            out[(slice(None), *to)] = block[(slice(None), *of)]
+            out[(slice(None), *to)] = self.cache.read(grid, lower, upper)
         if on_grid:
             return out
         for axis, (move, count_out) in enumerate(zip(shift, shape, strict=True)):
             out = average_axis(out, axis + 1, move, 1.0, count_out)
         return np.ascontiguousarray(out)
 
+    def _averaged_grid(self, index: int, step: Sequence[float]) -> BlockGrid:
+        """A level that the file lacks, averaged from a stored one when it is read."""
+        source = self.levels[index].source
+        # Only outputs whose centre lies inside the image are averaged and kept.
+        counts = tuple(
+            max(1, math.floor(n / t + 0.5 - 1e-6))
+            for n, t in zip(source.shape[1:], step, strict=True)
+        )
+
+        def read(lower: Sequence[int], upper: Sequence[int]) -> NDArray[np.float32]:
+            start = [v * t for v, t in zip(lower, step, strict=True)]
+            size = [u - v for v, u in zip(lower, upper, strict=True)]
+            return self._average(index, start, step, size, 0.0)
+
+        return BlockGrid(
+            key=(source.key, tuple(round(t, 9) for t in step)),
+            shape=(source.shape[0], *counts),
+            dtype=np.dtype(np.float32),
+            edges=tuple(min(AVERAGED_BLOCK, n) for n in counts),
+            read=read,
+        )
+
     def _average(
         self,
         index: int,
-        start: list[float],
-        step: list[float],
+        start: Sequence[float],
+        step: Sequence[float],
         shape: Sequence[int],
         fill: float | Sequence[float],
     ) -> NDArray[np.float32]:
         """Average a stored level, in pieces of bounded size."""
         out = _filled(self.num_channels, shape, fill)
         edge = max(1, int(MAX_SOURCE_PIXELS ** (1 / self.ndim) / max(*step, 1.0)))
+        if max(shape) <= edge:
+            self._average_piece(index, start, step, out)
+            return out
         ranges = [range(0, n, edge) for n in shape]
         for corner in itertools.product(*ranges):
             count = [min(edge, n - c) for n, c in zip(shape, corner, strict=True)]
@@ -370,11 +383,13 @@ class Pyramid:
     def _average_piece(
         self,
         index: int,
-        start: list[float],
-        step: list[float],
+        start: Sequence[float],
+        step: Sequence[float],
         out: NDArray[np.float32],
     ) -> None:
         """Average into ``out`` where it overlaps the image; leave the rest."""
+        if self._copy_piece(index, start, step, out):
+            return
         level = self.levels[index]
         inside: list[slice] = []
         starts: list[float] = []
@@ -397,19 +412,45 @@ class Pyramid:
         upper = [
             min(n, s[1] + m) for s, m, n in zip(spans, margin, level.shape, strict=True)
         ]
-        block: Pixels = read_cached(level.source, index, lower, upper, self.cache)
+        block: Pixels = self._stored(index, lower, upper)
         for axis, (at, t, n, v) in enumerate(
             zip(starts, step, counts, lower, strict=True)
         ):
             block = average_axis(block, axis + 1, at - v, t, n)
         out[(slice(None), *inside)] = block
 
+    def _copy_piece(
+        self,
+        index: int,
+        start: Sequence[float],
+        step: Sequence[float],
+        out: NDArray[np.float32],
+    ) -> bool:
+        """Copy stored pixels where the request lies on them; else return False."""
+        counts = zip(step, out.shape[1:], strict=True)
+        if any(abs(t - 1) * n > GRID_TOLERANCE for t, n in counts):
+            return False
+        first = [round(a) for a in start]
+        if any(abs(a - f) > GRID_TOLERANCE for a, f in zip(start, first, strict=True)):
+            return False
+        to, lower, upper = [slice(None)], [], []
+        sizes = zip(first, out.shape[1:], self.levels[index].shape, strict=True)
+        for begin, count, size in sizes:
+            low, high = max(begin, 0), min(begin + count, size)
+            if high <= low:
+                return True
+            lower.append(low)
+            upper.append(high)
+            to.append(slice(low - begin, high - begin))
+        out[tuple(to)] = self._stored(index, lower, upper)
+        return True
+
 
 def _filled(
     channels: int, shape: Sequence[int], fill: float | Sequence[float]
 ) -> NDArray[np.float32]:
     """Return (C, *shape) of the padding value."""
-    values = np.broadcast_to(np.asarray(fill, dtype=np.float32), (channels,))
     out = np.empty((channels, *shape), dtype=np.float32)
-    out[:] = values.reshape(channels, *[1] * len(shape))
+    values = np.asarray(fill, dtype=np.float32).reshape(-1, *[1] * len(shape))
+    out[:] = values
     return out

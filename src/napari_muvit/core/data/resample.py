@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Pixels
+from .block_cache import Pixels
 
 GRID_TOLERANCE = 1e-4
 """Positions this near to a pixel edge (in pixels) count as on it."""

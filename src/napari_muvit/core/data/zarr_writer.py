@@ -24,7 +24,8 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
-from .arrays import ArraySource, Pixels
+from .arrays import ArraySource
+from .block_cache import Pixels
 from .pyramid import Pyramid
 from .zarr_metadata import (
     channel_metadata,
