@@ -40,6 +40,7 @@ from napari_muvit.core import (
     save_model,
     write_synthetic,
 )
+from napari_muvit.core.data.augment import Augmentation
 from napari_muvit.core.data.datasets import SegmentationDataset
 from napari_muvit.core.data.sampling import CropSampler
 from napari_muvit.core.training.modules import one_cycle
@@ -182,7 +183,10 @@ def pretrained(
     )
     batch = PRESETS["tiny"].training["batch_size"]
     crops = Subset(
-        SegmentationDataset(sampler, data.config, flips=True), range(steps * batch)
+        SegmentationDataset(
+            sampler, data.config, augmentation=Augmentation(flips=True)
+        ),
+        range(steps * batch),
     )
     torch.manual_seed(seed)
     mae = MuViTMAE(data.config)

@@ -233,6 +233,13 @@ class TrainingConfig(JsonConfig):
     """Flip and transpose the whole nested crop at random."""
     intensity_jitter: float = 0.1
     """Largest random change of a nested crop's contrast, as a share; 0: off."""
+    stain_jitter: float = 0.0
+    """Largest random change of the amount of each stain, as a share; RGB only."""
+    box_shift: float = 0.0
+    """Largest random error of the place that the model is told of each coarser level,
+    as a share of its crop's edge (paper: by an amount that it does not say)."""
+    box_scale: float = 0.0
+    """Largest random error of the size that it is told of each level, as a share."""
     validation_share: float = 0.15
     """Share of the annotated area held out when no validation slides are given."""
     validation_crops: int = 64
@@ -247,9 +254,13 @@ class TrainingConfig(JsonConfig):
     """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
     num_threads: int | None = None
     """CPU threads of torch; None: as torch chooses."""
+    num_workers: int = 0
+    """Processes that read crops beside the training; 0: it reads them itself. The
+    crops are the same."""
 
     def __post_init__(self) -> None:
         self.check_types()
+        whole(self.num_workers, 0, "num_workers")
         for name in ("epochs", "steps", "steps_per_epoch", "num_threads"):
             if getattr(self, name) is not None:
                 whole(getattr(self, name), 1, name)

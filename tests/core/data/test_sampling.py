@@ -5,8 +5,9 @@ import pytest
 
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.data.annotations import Annotations
+from napari_muvit.core.data.augment import Augmentation, Turn
 from napari_muvit.core.data.crops import SlideNormalisation
-from napari_muvit.core.data.datasets import SegmentationDataset, flip_boxes, flip_pixels
+from napari_muvit.core.data.datasets import SegmentationDataset
 from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.data.sampling import CropSampler, TrainingSlide, hold_out
 
@@ -122,18 +123,18 @@ def test_flips_keep_the_levels_registered(
     coarse = rng.random((64, 64))
     fine = coarse[8:24, 40:56]
     boxes = np.array([[[8.0, 40.0], [24.0, 56.0]], [[0.0, 0.0], [64.0, 64.0]]])
-    flipped = flip_boxes(boxes, flips, order)
+    flipped = Turn(flips, order).boxes(boxes)
     place = (flipped[0] - flipped[1, :1]).astype(int)
-    again = flip_pixels(coarse, flips, order)[
+    again = Turn(flips, order).pixels(coarse)[
         place[0, 0] : place[1, 0], place[0, 1] : place[1, 1]
     ]
-    assert np.array_equal(again, flip_pixels(fine, flips, order))
+    assert np.array_equal(again, Turn(flips, order).pixels(fine))
 
 
 def test_samples_have_labels_at_their_place_on_all_levels() -> None:
     labels = blobs()
     sampler = CropSampler([slide(labels)], CONFIG, foreground_share=0.5, seed=0)
-    data = SegmentationDataset(sampler, CONFIG, flips=True)
+    data = SegmentationDataset(sampler, CONFIG, augmentation=Augmentation(flips=True))
     for i in range(20):
         batch = data[i]
         assert batch.pixels.shape == (2, 1, 16, 16)
@@ -154,7 +155,7 @@ def test_naive_boxes_are_fed_when_asked_for() -> None:
 
     config = dataclasses.replace(CONFIG, boxes="naive")
     sampler = CropSampler([slide(blobs())], config, foreground_share=0.5, seed=0)
-    data = SegmentationDataset(sampler, config, flips=True)
+    data = SegmentationDataset(sampler, config, augmentation=Augmentation(flips=True))
     assert len({tuple(data[i].bboxes.flatten().tolist()) for i in range(10)}) == 1
 
 
@@ -165,7 +166,9 @@ def test_jitter_keeps_the_background_and_is_the_same_at_all_levels() -> None:
     config = dataclasses.replace(CONFIG, background_value=(1.0,))
     sampler = CropSampler([slide(blobs())], config, foreground_share=1.0, seed=0)
     plain = SegmentationDataset(sampler, config)
-    jittered = SegmentationDataset(sampler, config, intensity_jitter=0.2)
+    jittered = SegmentationDataset(
+        sampler, config, augmentation=Augmentation(intensity_jitter=0.2)
+    )
     factors = set()
     for i in range(8):
         before, after = plain[i].pixels - 1, jittered[i].pixels - 1

@@ -105,6 +105,18 @@ def test_a_seed_gives_the_same_weights(
     assert hashes[0] != hashes[2]
 
 
+def test_workers_change_nothing(
+    slide: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    runs = [
+        finetune([slide[0]], [slide[1]], training(num_workers=workers, steps=8),
+                 model=CONFIG, out=tmp_path / str(workers))
+        for workers in (0, 2)
+    ]  # fmt: skip
+    hashes = {weights_hash(load_model(r.model_path)) for r in runs}
+    assert len(hashes) == 1
+
+
 def test_stopping_keeps_the_model(
     slide: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from napari_muvit.core.training.prepare import (
     model_config_for,
     open_annotations,
     prepare,
+    prepare_unlabelled,
 )
 
 
@@ -92,3 +93,24 @@ def test_class_names_that_cannot_be_told_apart() -> None:
     with pytest.raises(ConfigError, match="no valid text"):
         ModelConfig(num_classes=2, class_names=("caf\udce9", "b"))
     assert ModelConfig(num_classes=2, class_names=("a", "Background")).background == 2
+
+
+def test_pretraining_samples_tissue_and_its_background_is_that_of_the_glass() -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((300, 400, 3), 240, np.uint8)
+    image[100:200, 50:150] = rng.integers(60, 160, (100, 100, 3))
+    config = ModelConfig(
+        in_channels=3, scale_factors=(1, 4), crop_size=16, embed_dim=32, depth=1,
+        num_heads=2,
+    )  # fmt: skip
+    slides, ready, _ = prepare_unlabelled([open_pyramid(image)], config)
+    assert ready.normalisation == "uint8"
+    assert ready.background_value == pytest.approx((240 / 255,) * 3, abs=0.01)
+    tissue = slides[0].tissue
+    assert tissue is not None
+    assert tissue.at(np.array([[150.0, 100.0], [20.0, 380.0]])).tolist() == [
+        True,
+        False,
+    ]
+    everywhere, _, _ = prepare_unlabelled([open_pyramid(image)], config, tissue=False)
+    assert everywhere[0].tissue is None

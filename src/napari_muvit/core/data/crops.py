@@ -40,6 +40,13 @@ class SlideNormalisation:
         span = np.asarray(self.high, dtype=np.float32).reshape(shape) - low
         return np.asarray((pixels - low) / span, dtype=np.float32)
 
+    def revert(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return normalised (C, *spatial) as pixel values."""
+        shape = (-1, *[1] * (values.ndim - 1))
+        low = np.asarray(self.low, dtype=np.float32).reshape(shape)
+        span = np.asarray(self.high, dtype=np.float32).reshape(shape) - low
+        return np.asarray(values * span + low, dtype=np.float32)
+
     def undo(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return normalised values, one a channel, as pixel values."""
         return tuple(

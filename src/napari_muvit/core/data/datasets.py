@@ -1,4 +1,4 @@
-"""Segmentation samples: nested crops with their labels, flipped as a whole."""
+"""Samples by index: nested crops, with their labels for segmentation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import ModelConfig
-from ..geometry import Box, naive_boxes
+from ..geometry import Box, NestedCrop, naive_boxes
+from .augment import (
+    Augmentation,
+    Turn,
+    alike_axes,
+    jitter_contrast,
+    jitter_stains,
+    jitter_told_boxes,
+)
 from .crops import read_crop
-from .sampling import CropSampler, HoldOut
+from .sampling import CropSampler, HoldOut, PlainSlide, TrainingSlide, UniformSampler
+
+
+class PixelBatch(NamedTuple):
+    """One sample without labels, or a batch of them after collation (leading B)."""
+
+    pixels: Tensor
+    """(L, C, *spatial), float32, normalised."""
+    bboxes: Tensor
+    """(L, 2, N), float32, world boxes relative to the finest box's lower corner."""
 
 
 class CropBatch(NamedTuple):
@@ -31,37 +48,8 @@ class CropBatch(NamedTuple):
     levels when the model has no level heads."""
 
 
-Axes = tuple[int, ...]
-
-
-def flip_pixels(
-    array: NDArray[np.generic], flips: Sequence[bool], order: Axes
-) -> NDArray[np.generic]:
-    """Flip, then reorder, the last spatial axes of an array."""
-    ndim = len(flips)
-    lead = array.ndim - ndim
-    axes = tuple(lead + a for a, flip in enumerate(flips) if flip)
-    flipped = np.flip(array, axes) if axes else array
-    return flipped.transpose(*range(lead), *(lead + a for a in order))
-
-
-def flip_boxes(
-    boxes: NDArray[np.float64], flips: Sequence[bool], order: Axes
-) -> NDArray[np.float64]:
-    """Mirror the world the same way; (L, 2, N) boxes in and out.
-
-    A flip maps a coordinate v to -v, so the lower edge becomes the negative upper one.
-    Where the origin lies does not matter to the model.
-    """
-    out = boxes.copy()
-    for axis, flip in enumerate(flips):
-        if flip:
-            out[:, 0, axis], out[:, 1, axis] = -boxes[:, 1, axis], -boxes[:, 0, axis]
-    return out[:, :, list(order)]
-
-
-class SegmentationDataset(Dataset[CropBatch]):
-    """Crops by sample index.
+class MAEDataset(Dataset[PixelBatch]):
+    """Nested crops without labels, by sample index, for pretraining.
 
     Parameters
     ----------
@@ -69,10 +57,42 @@ class SegmentationDataset(Dataset[CropBatch]):
         Where to crop.
     config
         The model to be fed.
-    flips
-        Flip and transpose at random.
-    intensity_jitter
-        Largest relative change of the contrast to the background.
+    augmentation
+        What is changed at random.
+    """
+
+    def __init__(
+        self,
+        sampler: UniformSampler,
+        config: ModelConfig,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.sampler = sampler
+        self.config = config
+        self.augmentation = augmentation or Augmentation()
+
+    def __getitem__(self, sample: int) -> PixelBatch:
+        """Read, normalise and augment the sample with this index."""
+        drawn = self.sampler.draw(sample)
+        slide = self.sampler.slides[drawn.slide]
+        rng = np.random.default_rng([self.sampler.seed, sample, 1])
+        pixels, boxes, _ = read_sample(
+            slide, drawn.crop, self.config, self.augmentation, rng
+        )
+        return PixelBatch(pixels, boxes)
+
+
+class SegmentationDataset(Dataset[CropBatch]):
+    """Nested crops with labels, by sample index.
+
+    Parameters
+    ----------
+    sampler
+        Where to crop.
+    config
+        The model to be fed.
+    augmentation
+        What is changed at random.
     hold_outs
         One a slide, or None; labels on the wrong side are not shown.
     held_only
@@ -84,15 +104,13 @@ class SegmentationDataset(Dataset[CropBatch]):
         sampler: CropSampler,
         config: ModelConfig,
         *,
-        flips: bool = False,
-        intensity_jitter: float = 0.0,
+        augmentation: Augmentation | None = None,
         hold_outs: Sequence[HoldOut | None] | None = None,
         held_only: bool = False,
     ) -> None:
         self.sampler = sampler
         self.config = config
-        self.flips = flips
-        self.intensity_jitter = intensity_jitter
+        self.augmentation = augmentation or Augmentation()
         self.hold_outs = list(hold_outs or [None] * len(sampler.slides))
         self.held_only = held_only
 
@@ -100,45 +118,15 @@ class SegmentationDataset(Dataset[CropBatch]):
         """Read, normalise and augment the sample with this index."""
         drawn = self.sampler.draw(sample)
         slide = self.sampler.slides[drawn.slide]
-        config = self.config
         rng = np.random.default_rng([self.sampler.seed, sample, 1])
-        flips = [self.flips and bool(rng.integers(2)) for _ in range(config.ndim)]
-        order = tuple(range(config.ndim))
-        if self.flips:
-            order = tuple(int(a) for a in rng.permutation(config.ndim))
-        pixels = read_crop(slide.pyramid, drawn.crop, config, slide.normalisation)
-        pixels = self._jittered(pixels, rng)
+        pixels, boxes, turn = read_sample(
+            slide, drawn.crop, self.config, self.augmentation, rng
+        )
         labels = self._labels(drawn.slide, drawn.crop.boxes[0])
         shares = self._coarse_shares(drawn.slide, drawn.crop.boxes[1:])
-        boxes = drawn.crop.as_array()
-        if config.boxes == "naive":
-            edge = (config.crop_size * 1.0,) * config.ndim
-            boxes = naive_boxes(edge, config.scale_factors).as_array()
-        boxes = flip_boxes(boxes, flips, order)
-        boxes = boxes - boxes[:1, :1]
         return CropBatch(
-            torch.from_numpy(np.ascontiguousarray(flip_pixels(pixels, flips, order))),
-            torch.from_numpy(boxes.astype(np.float32)),
-            torch.from_numpy(np.ascontiguousarray(flip_pixels(labels, flips, order))),
-            torch.from_numpy(np.ascontiguousarray(flip_pixels(shares, flips, order))),
+            pixels, boxes, _tensor(turn.pixels(labels)), _tensor(turn.pixels(shares))
         )
-
-    def _jittered(
-        self, pixels: NDArray[np.float32], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """One contrast for all levels, so that they stay one place.
-
-        Around the background, which stays as it is: a shift of the brightness would
-        drown what is left of sparse bright cells at a coarse level.
-        """
-        if not self.intensity_jitter:
-            return pixels
-        contrast = np.float32(1 + self.intensity_jitter * rng.uniform(-1, 1))
-        config = self.config
-        values = config.background_value or (0.0,) * config.in_channels
-        background = np.array(values, dtype=np.float32)
-        background = background.reshape(1, -1, *[1] * config.ndim)
-        return background + (pixels - background) * contrast
 
     def _labels(self, slide: int, box: Box) -> NDArray[np.uint8]:
         shape = (self.config.crop_size,) * self.config.ndim
@@ -161,3 +149,65 @@ class SegmentationDataset(Dataset[CropBatch]):
                 shares = shares * (hold_out.mask(box, shape) == self.held_only)
             out[index] = shares
         return out
+
+
+def read_sample(
+    slide: PlainSlide | TrainingSlide,
+    crop: NestedCrop,
+    config: ModelConfig,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor, Turn]:
+    """Read a nested crop as the model is trained on it.
+
+    Returns
+    -------
+    pixels
+        (L, C, *spatial), float32, normalised.
+    boxes
+        (L, 2, N), float32, relative to the finest box's lower corner.
+    turn
+        What was flipped and reordered, for the labels.
+    """
+    turn = Turn.none(config.ndim)
+    if augmentation.flips:
+        groups = alike_axes(slide.pyramid.pixel_size, config.ndim)
+        turn = Turn.draw(rng, config.ndim, groups)
+    pixels = read_crop(slide.pyramid, crop, config, slide.normalisation)
+    pixels = _jittered(pixels, slide, config, augmentation, rng)
+    boxes = crop.as_array()
+    if config.boxes == "naive":
+        edge = (config.crop_size * 1.0,) * config.ndim
+        boxes = naive_boxes(edge, config.scale_factors).as_array()
+    boxes = turn.boxes(boxes)
+    if augmentation.box_shift or augmentation.box_scale:
+        boxes = jitter_told_boxes(
+            boxes, augmentation.box_shift, augmentation.box_scale, rng
+        )
+    boxes = (boxes - boxes[:1, :1]).astype(np.float32)
+    return _tensor(turn.pixels(pixels)), torch.from_numpy(boxes), turn
+
+
+def _jittered(
+    pixels: NDArray[np.float32],
+    slide: PlainSlide | TrainingSlide,
+    config: ModelConfig,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """One change for all levels, so that they stay one place."""
+    if augmentation.intensity_jitter:
+        values = config.background_value or (0.0,) * config.in_channels
+        background = np.array(values, dtype=np.float32)
+        pixels = jitter_contrast(pixels, background, augmentation.intensity_jitter, rng)
+    if augmentation.stain_jitter and slide.pyramid.rgb:
+        # Stains are a matter of the intensities as they were, 0 to 255.
+        white = np.float32(255)
+        raw = np.stack([slide.normalisation.revert(v) for v in pixels]) / white
+        raw = jitter_stains(raw, augmentation.stain_jitter, rng) * white
+        pixels = np.stack([slide.normalisation.apply(level) for level in raw])
+    return pixels
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import require
 from ..config import ModelConfig
 from ..geometry import Box, NestedCrop, nest, place_fine
 from .annotations import AnnotationIndex, Annotations
 from .crops import SlideNormalisation
 from .pyramid import Pyramid
+from .tissue import TissueMask
 
 Points = NDArray[np.float64]
 MIN_CELLS = 12
@@ -24,8 +26,20 @@ MIN_CELLS = 12
 
 
 @dataclass(frozen=True, eq=False)
+class PlainSlide:
+    """One slide without annotations, ready to be sampled."""
+
+    pyramid: Pyramid
+    """Viewed at the model's pixel size."""
+    normalisation: SlideNormalisation
+    """The slide's numbers."""
+    tissue: TissueMask | None = None
+    """Where to sample; None: everywhere."""
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingSlide:
-    """One slide ready to be sampled."""
+    """One annotated slide ready to be sampled."""
 
     pyramid: Pyramid
     """Viewed at the model's pixel size."""
@@ -167,13 +181,67 @@ class DrawnCrop:
     crop: NestedCrop
 
 
+class UniformSampler:
+    """Draw nested crops anywhere, or wherever there is tissue.
+
+    Parameters
+    ----------
+    slides
+        Slides to draw from.
+    config
+        Crop edge and factors.
+    seed
+        With the sample's index it fixes the draw.
+    weights
+        Relative chance of each slide; None: all the same.
+
+    Raises
+    ------
+    ConfigError
+        If the weights do not fit, or there is no slide.
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[PlainSlide],
+        config: ModelConfig,
+        *,
+        seed: int,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self.slides = tuple(slides)
+        self.config = config
+        self.seed = seed
+        self._chances = _chances(weights, len(self.slides))
+
+    def draw(self, sample: int) -> DrawnCrop:
+        """Draw the crop of a sample index."""
+        rng = np.random.default_rng([self.seed, sample])
+        number = int(rng.choice(len(self.slides), p=self._chances))
+        slide = self.slides[number]
+        tissue = slide.tissue
+        if tissue is not None and tissue.mask.any():
+            # Some tissue lies anywhere in the crop, not in its middle.
+            return DrawnCrop(
+                number,
+                crop_around(tissue.draw(1, rng)[0], slide.pyramid, self.config, rng),
+            )
+        extent = slide.pyramid.extent
+        edge = self.config.crop_size * self.config.scale_factors[0]
+        # So that every place of the slide is in a crop, its border too.
+        room = np.maximum(np.asarray(extent.shape) - edge, 0)
+        centre = np.asarray(extent.lower) + edge / 2 + rng.random(len(room)) * room
+        fine = place_fine(tuple(centre), (edge,) * extent.ndim, extent)
+        return DrawnCrop(number, nest(fine, self.config.scale_factors, extent, rng))
+
+
 class CropSampler:
     """Draw nested crops at annotated places.
 
     Parameters
     ----------
     slides
-        Slides to draw from; one is chosen with equal chance among those that have the
+        Slides to draw from; one is chosen by its weight among those that have the
         wanted label.
     config
         Crop edge, factors, classes.
@@ -186,6 +254,13 @@ class CropSampler:
         One a slide; None where nothing is held out.
     held_only
         Draw from the held-out cells (validation) instead of the others.
+    weights
+        Relative chance of each slide; None: all the same.
+
+    Raises
+    ------
+    ConfigError
+        If the weights do not fit.
     """
 
     def __init__(
@@ -197,19 +272,21 @@ class CropSampler:
         seed: int,
         hold_outs: Sequence[HoldOut | None] | None = None,
         held_only: bool = False,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.slides = tuple(slides)
         self.config = config
         self.foreground_share = foreground_share
         self.seed = seed
         outs = hold_outs or [None] * len(slides)
+        self._chances = _chances(weights, len(self.slides))
         self._points = [
-            _filtered(slide.index, out, held_only)
-            for slide, out in zip(slides, outs, strict=True)
+            _filtered(slide.index, out, held_only) if chance > 0 else []
+            for slide, out, chance in zip(slides, outs, self._chances, strict=True)
         ]
         labels = range(1, config.num_classes + 1)
         self._holders = {
-            k: [s for s, points in enumerate(self._points) if len(points[k])]
+            k: [s for s, points in enumerate(self._points) if points and len(points[k])]
             for k in labels
         }
         self._foreground = [k for k in config.foreground if self._holders[k]]
@@ -226,26 +303,25 @@ class CropSampler:
         """Draw the crop of a sample index."""
         rng = np.random.default_rng([self.seed, sample])
         slide, point = self._place(rng)
-        fine_shape = np.full(self.config.ndim, float(self.config.crop_size))
-        fine_shape *= self.config.scale_factors[0]
-        extent = self.slides[slide].pyramid.extent
-        # The annotated pixel lies anywhere in the crop, not in its middle.
-        centre = point + (rng.random(len(point)) - 0.5) * (fine_shape - 1)
-        fine = place_fine(tuple(centre), tuple(fine_shape), extent)
-        crop = nest(fine, self.config.scale_factors, extent, rng)
-        return DrawnCrop(slide, crop)
+        pyramid = self.slides[slide].pyramid
+        return DrawnCrop(slide, crop_around(point, pyramid, self.config, rng))
 
     def _place(self, rng: np.random.Generator) -> tuple[int, Points]:
         if self._foreground and rng.random() < self.foreground_share:
             label = self._foreground[int(rng.integers(len(self._foreground)))]
-            holders = self._holders[label]
-            slide = holders[int(rng.integers(len(holders)))]
-            points = self._points[slide][label]
+            slide = self._slide(self._holders[label], rng)
         else:
-            slide = self._any[int(rng.integers(len(self._any)))]
+            slide = self._slide(self._any, rng)
             label = self._weighted_label(slide, rng)
-            points = self._points[slide][label]
+        points = self._points[slide][label]
         return slide, points[int(rng.integers(len(points)))]
+
+    def _slide(self, candidates: Sequence[int], rng: np.random.Generator) -> int:
+        """Choose one of some slides by their weights."""
+        chances = self._chances[list(candidates)]
+        steps = np.cumsum(chances)
+        chosen = np.searchsorted(steps, rng.random() * steps[-1], side="right")
+        return candidates[min(int(chosen), len(candidates) - 1)]
 
     def _weighted_label(self, slide: int, rng: np.random.Generator) -> int:
         """Draw a label in proportion to its annotated area."""
@@ -260,6 +336,30 @@ class CropSampler:
             counts[0] = 0
             total = counts.sum()
         return int(rng.choice(len(counts), p=counts / total))
+
+
+def crop_around(
+    point: Points, pyramid: Pyramid, config: ModelConfig, rng: np.random.Generator
+) -> NestedCrop:
+    """Draw a nested crop with ``point`` anywhere in its finest box."""
+    edge = np.full(config.ndim, float(config.crop_size)) * config.scale_factors[0]
+    centre = point + (rng.random(len(point)) - 0.5) * (edge - 1)
+    fine = place_fine(tuple(centre), tuple(edge), pyramid.extent)
+    return nest(fine, config.scale_factors, pyramid.extent, rng)
+
+
+def _chances(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]:
+    """Relative weights, one a slide, as chances."""
+    require(count > 0, "No slide was given; at least one is needed.", "slides")
+    values = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
+    require(
+        values.shape == (count,)
+        and bool(np.isfinite(values).all() and (values >= 0).all() and values.any()),
+        f"The weights of the slides are {weights}; {count} numbers from 0 that are not "
+        "all 0 are needed, one a slide.",
+        "weights",
+    )
+    return np.asarray(values / values.sum(), dtype=np.float64)
 
 
 def _filtered(

@@ -23,10 +23,11 @@ from ..data.geojson import (
 )
 from ..data.open import open_pyramid
 from ..data.pyramid import Pyramid
-from ..data.sampling import TrainingSlide
+from ..data.sampling import PlainSlide, TrainingSlide
+from ..data.tissue import find_tissue
 from ..errors import AnnotationError, ConfigError, PyramidError
 from ..presets import preset
-from ..progress import StopFn, never_stop
+from ..progress import StopFn, check_stop, never_stop
 
 ImageSource = Any
 """A path, an array, a list of arrays or a `Pyramid`."""
@@ -233,11 +234,61 @@ def prepare(
             f"region of each class. If 0 is a class, choose zero_is_background.{said}"
         )
     notes += _missing_notes(config, counts)
-    if config.background_value is None:
-        values = [estimate_background(s.pyramid, s.normalisation) for s in slides]
-        middle = tuple(float(v) for v in np.median(np.array(values), axis=0))
-        config = dataclasses.replace(config, background_value=middle)
+    config = _with_background(slides, config)
     return PreparedData(tuple(slides), config, tuple(dict.fromkeys(notes)))
+
+
+def prepare_unlabelled(
+    images: Sequence[Pyramid],
+    config: ModelConfig,
+    *,
+    tissue: bool = True,
+    should_stop: StopFn = never_stop,
+) -> tuple[tuple[PlainSlide, ...], ModelConfig, tuple[str, ...]]:
+    """Make slides ready for pretraining; see `MAEDataset`.
+
+    Parameters
+    ----------
+    images, config
+        Slides, and the model that is to see them.
+    tissue
+        Sample where there is tissue. Slides that show no background are sampled
+        everywhere.
+    should_stop
+        Asked before each slide.
+
+    Returns
+    -------
+    tuple
+        The slides, the completed configuration, and what the user should know.
+
+    Raises
+    ------
+    ConfigError
+        If channels differ, or a slide is smaller than one patch.
+    """
+    config = _completed(images, config)
+    notes = _size_notes(images, config)
+    slides = []
+    for image in images:
+        check_stop(should_stop)
+        view = image.viewed_at(config.pixel_size)
+        _check_slide(view, config, notes)
+        normalisation = estimate_normalisation(view, config.normalisation)
+        where = find_tissue(view) if tissue else None
+        slides.append(PlainSlide(view, normalisation, where))
+    return tuple(slides), _with_background(slides, config), tuple(dict.fromkeys(notes))
+
+
+def _with_background(
+    slides: Sequence[PlainSlide | TrainingSlide], config: ModelConfig
+) -> ModelConfig:
+    """Fill in the padding value: the middle of what the slides' borders show."""
+    if config.background_value is not None:
+        return config
+    values = [estimate_background(s.pyramid, s.normalisation) for s in slides]
+    middle = tuple(float(v) for v in np.median(np.array(values), axis=0))
+    return dataclasses.replace(config, background_value=middle)
 
 
 def _missing_notes(config: ModelConfig, counts: Sequence[int]) -> list[str]:

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..config import ModelConfig, TrainingConfig
+from ..data.loading import make_loader
 from ..data.sampling import TrainingSlide
 from ..errors import AnnotationError, Cancelled, ConfigError, OutputError
 from ..model.checkpoint import is_model_folder, save_model
@@ -310,7 +311,12 @@ def _fit(
             )
             trainer.fit(
                 module,
-                DataLoader(training, batch_sampler=sampler),
+                make_loader(
+                    training,
+                    batch_sampler=sampler,
+                    num_workers=config.num_workers,
+                    pin_memory=device.type == "cuda",
+                ),
                 DataLoader(Remembered(validation, crops), batch_size=config.batch_size),
             )
     except Cancelled:

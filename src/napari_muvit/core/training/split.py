@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..config import TrainingConfig
+from ..data.augment import Augmentation
 from ..data.datasets import CropBatch, SegmentationDataset
 from ..data.sampling import CropSampler, HoldOut, TrainingSlide, hold_out
 from ..model.segmenter import MuViTSegmenter
@@ -65,6 +66,17 @@ class Remembered(Dataset[CropBatch]):
         return self._samples[index]
 
 
+def augmentation_of(config: TrainingConfig) -> Augmentation:
+    """Return the random changes that a training configuration asks for."""
+    return Augmentation(
+        flips=config.flips,
+        intensity_jitter=config.intensity_jitter,
+        stain_jitter=config.stain_jitter,
+        box_shift=config.box_shift,
+        box_scale=config.box_scale,
+    )
+
+
 def build_datasets(
     data: PreparedData, validation: Sequence[TrainingSlide], config: TrainingConfig
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
@@ -95,8 +107,7 @@ def build_datasets(
     training = SegmentationDataset(
         sampler(data.slides, config.seed, outs, False),
         data.config,
-        flips=config.flips,
-        intensity_jitter=config.intensity_jitter,
+        augmentation=augmentation_of(config),
         hold_outs=outs,
     )
     seed = config.seed + VALIDATION_SEED_OFFSET
