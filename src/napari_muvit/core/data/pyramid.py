@@ -20,19 +20,9 @@ from numpy.typing import NDArray
 from ..errors import PyramidError
 from ..geometry import Box, Vector
 from .arrays import ArraySource
-from .block_cache import BlockCache, BlockGrid, Pixels, shared_cache
-from .resample import (
-    GRID_TOLERANCE,
-    average_axis,
-    nearest_positions,
-    source_span,
-    take_positions,
-)
-
-MAX_SOURCE_PIXELS = 2**22
-"""Source pixels averaged at a time, so that a coarse box never loads all of level 0."""
-AVERAGED_BLOCK = 64
-"""Edge of the blocks in which a level that the file lacks is averaged and kept."""
+from .block_cache import BlockCache, Pixels, shared_cache
+from .level_reading import MAX_SOURCE_PIXELS, read_level, read_stored
+from .resample import nearest_positions, take_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,9 +191,7 @@ class Pyramid:
             for b, o, s in zip(box.lower, level.offset, level.scale, strict=True)
         ]
         step = [scale_factor / s for s in level.scale]
-        if max(step) > 1.5:
-            return self._read_averaged(index, start, step, shape, fill)
-        return self._average(index, start, step, shape, fill)
+        return read_level(level.source, start, step, shape, fill, self.cache)
 
     def sample(self, box: Box, shape: Sequence[int], fill: float = 0) -> Pixels:
         """Nearest stored pixel under the centre of each output pixel; for labels.
@@ -253,7 +241,7 @@ class Pyramid:
             picked = [p[s] for p, s in zip(positions, spans, strict=True)]
             lower = [int(p[0]) for p in picked]
             upper = [int(p[-1]) + 1 for p in picked]
-            block = self._stored(index, lower, upper)
+            block = read_stored(level.source, lower, upper, self.cache)
             for axis, (p, v) in enumerate(zip(picked, lower, strict=True)):
                 block = take_positions(block, axis + 1, p - v)
             out[(slice(None), *spans)] = block
@@ -282,14 +270,6 @@ class Pyramid:
                 f"pixels, but the box spans {box.shape}."
             )
 
-    def _stored(self, index: int, lower: Sequence[int], upper: Sequence[int]) -> Pixels:
-        """Pixels [lower, upper) of a stored level; not to be written to."""
-        source = self.levels[index].source
-        grid = source.grid
-        if grid is None:
-            return source.read(lower, upper)
-        return self.cache.read(grid, lower, upper)
-
     def _finer_level(self, scale_factor: float) -> int:
         """Coarsest stored level that is not coarser than ``scale_factor``."""
         best = 0
@@ -298,159 +278,3 @@ class Pyramid:
             if max(level.scale) <= scale_factor * 1.01:
                 best = index
         return best
-
-    def _read_averaged(
-        self,
-        index: int,
-        start: list[float],
-        step: list[float],
-        shape: Sequence[int],
-        fill: float | Sequence[float],
-    ) -> NDArray[np.float32]:
-        """Read a level that the file lacks, block by block.
-
-        Blocks on the grid of the missing level are averaged once and kept in the
-        cache, so neighbouring crops do not average the same pixels again. A request
-        off that grid is resampled between its pixels.
-        """
-        origin = [s / t for s, t in zip(start, step, strict=True)]
-        first = [math.floor(o + 1e-4) for o in origin]
-        shift = [o - f for o, f in zip(origin, first, strict=True)]
-        on_grid = all(abs(s) < 1e-3 for s in shift)
-        extra = 0 if on_grid else 1
-        grid = self._averaged_grid(index, step)
-        lower = [min(max(f, 0), n) for f, n in zip(first, grid.shape[1:], strict=True)]
-        upper = [
-            min(max(f + n + extra, 0), limit)
-            for f, n, limit in zip(first, shape, grid.shape[1:], strict=True)
-        ]
-        out = _filled(self.num_channels, [n + extra for n in shape], fill)
-        if all(u > v for v, u in zip(lower, upper, strict=True)):
-            to = (
-                slice(v - f, u - f) for v, u, f in zip(lower, upper, first, strict=True)
-            )
-            out[(slice(None), *to)] = self.cache.read(grid, lower, upper)
-        if on_grid:
-            return out
-        for axis, (move, count_out) in enumerate(zip(shift, shape, strict=True)):
-            out = average_axis(out, axis + 1, move, 1.0, count_out)
-        return np.ascontiguousarray(out)
-
-    def _averaged_grid(self, index: int, step: Sequence[float]) -> BlockGrid:
-        """A level that the file lacks, averaged from a stored one when it is read."""
-        source = self.levels[index].source
-        # Only outputs whose centre lies inside the image are averaged and kept.
-        counts = tuple(
-            max(1, math.floor(n / t + 0.5 - 1e-6))
-            for n, t in zip(source.shape[1:], step, strict=True)
-        )
-
-        def read(lower: Sequence[int], upper: Sequence[int]) -> NDArray[np.float32]:
-            start = [v * t for v, t in zip(lower, step, strict=True)]
-            size = [u - v for v, u in zip(lower, upper, strict=True)]
-            return self._average(index, start, step, size, 0.0)
-
-        return BlockGrid(
-            key=(source.key, tuple(round(t, 9) for t in step)),
-            shape=(source.shape[0], *counts),
-            dtype=np.dtype(np.float32),
-            edges=tuple(min(AVERAGED_BLOCK, n) for n in counts),
-            read=read,
-        )
-
-    def _average(
-        self,
-        index: int,
-        start: Sequence[float],
-        step: Sequence[float],
-        shape: Sequence[int],
-        fill: float | Sequence[float],
-    ) -> NDArray[np.float32]:
-        """Average a stored level, in pieces of bounded size."""
-        out = _filled(self.num_channels, shape, fill)
-        edge = max(1, int(MAX_SOURCE_PIXELS ** (1 / self.ndim) / max(*step, 1.0)))
-        if max(shape) <= edge:
-            self._average_piece(index, start, step, out)
-            return out
-        ranges = [range(0, n, edge) for n in shape]
-        for corner in itertools.product(*ranges):
-            count = [min(edge, n - c) for n, c in zip(shape, corner, strict=True)]
-            at = [a + c * t for a, c, t in zip(start, corner, step, strict=True)]
-            target = tuple(slice(c, c + n) for c, n in zip(corner, count, strict=True))
-            self._average_piece(index, at, step, out[(slice(None), *target)])
-        return out
-
-    def _average_piece(
-        self,
-        index: int,
-        start: Sequence[float],
-        step: Sequence[float],
-        out: NDArray[np.float32],
-    ) -> None:
-        """Average into ``out`` where it overlaps the image; leave the rest."""
-        if self._copy_piece(index, start, step, out):
-            return
-        level = self.levels[index]
-        inside: list[slice] = []
-        starts: list[float] = []
-        for at, t, count, size in zip(
-            start, step, out.shape[1:], level.shape, strict=True
-        ):
-            # Outputs whose centre lies inside the image hold image, the rest padding.
-            centres = at + t * (np.arange(count) + 0.5)
-            hit = np.flatnonzero((centres > 0) & (centres < size))
-            if len(hit) == 0:
-                return
-            inside.append(slice(int(hit[0]), int(hit[-1]) + 1))
-            starts.append(at + t * int(hit[0]))
-        counts = [s.stop - s.start for s in inside]
-        spans = [
-            source_span(a, t, n) for a, t, n in zip(starts, step, counts, strict=True)
-        ]
-        margin = [1 if t < 1 else 0 for t in step]
-        lower = [max(0, s[0] - m) for s, m in zip(spans, margin, strict=True)]
-        upper = [
-            min(n, s[1] + m) for s, m, n in zip(spans, margin, level.shape, strict=True)
-        ]
-        block: Pixels = self._stored(index, lower, upper)
-        for axis, (at, t, n, v) in enumerate(
-            zip(starts, step, counts, lower, strict=True)
-        ):
-            block = average_axis(block, axis + 1, at - v, t, n)
-        out[(slice(None), *inside)] = block
-
-    def _copy_piece(
-        self,
-        index: int,
-        start: Sequence[float],
-        step: Sequence[float],
-        out: NDArray[np.float32],
-    ) -> bool:
-        """Copy stored pixels where the request lies on them; else return False."""
-        counts = zip(step, out.shape[1:], strict=True)
-        if any(abs(t - 1) * n > GRID_TOLERANCE for t, n in counts):
-            return False
-        first = [round(a) for a in start]
-        if any(abs(a - f) > GRID_TOLERANCE for a, f in zip(start, first, strict=True)):
-            return False
-        to, lower, upper = [slice(None)], [], []
-        sizes = zip(first, out.shape[1:], self.levels[index].shape, strict=True)
-        for begin, count, size in sizes:
-            low, high = max(begin, 0), min(begin + count, size)
-            if high <= low:
-                return True
-            lower.append(low)
-            upper.append(high)
-            to.append(slice(low - begin, high - begin))
-        out[tuple(to)] = self._stored(index, lower, upper)
-        return True
-
-
-def _filled(
-    channels: int, shape: Sequence[int], fill: float | Sequence[float]
-) -> NDArray[np.float32]:
-    """Return (C, *shape) of the padding value."""
-    out = np.empty((channels, *shape), dtype=np.float32)
-    values = np.asarray(fill, dtype=np.float32).reshape(-1, *[1] * len(shape))
-    out[:] = values
-    return out
