@@ -113,7 +113,7 @@ def _averaged_grid(
     """A level that the file lacks, averaged from a stored one when it is read."""
     # Only outputs whose centre lies inside the image are averaged and kept.
     counts = tuple(
-        max(1, math.floor(n / t + 0.5 - 1e-6))
+        math.floor(n / t + 0.5 - 1e-6)
         for n, t in zip(source.shape[1:], step, strict=True)
     )
 
@@ -127,7 +127,8 @@ def _averaged_grid(
         key=(source.key, tuple(round(t, 9) for t in step)),
         shape=(source.shape[0], *counts),
         dtype=np.dtype(np.float32),
-        edges=tuple(min(edge, n) for n in counts),
+        # A level narrower than half an output has none: it is all padding.
+        edges=tuple(max(1, min(edge, n)) for n in counts),
         read=read,
     )
 
