@@ -9,7 +9,7 @@ PYTEST := NAPARI_STRICT_QT=raise QT_API=$${QT_API:-pyqt6} $(SCREEN) $(BIN)/pytho
 # More options for pytest: make test ARGS="-k geometry -x"
 ARGS ?=
 
-.PHONY: help setup demo test test-slow bench-model lint format clean
+.PHONY: help setup demo test test-slow bench-model bench-data lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ test-slow: setup ## the slow tests, and property tests with new examples
 
 bench-model: setup ## speed of the model against the authors' package, and its page
 	$(BIN)/python benchmarks/model_speed.py $(ARGS)
+
+bench-data: setup ## speed of reading slides against plain libraries, and its page
+	$(BIN)/python benchmarks/data_speed.py $(ARGS)
 
 lint: setup ## ruff, mypy and import-linter
 	$(BIN)/ruff check

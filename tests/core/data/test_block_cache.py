@@ -113,3 +113,21 @@ def test_chosen_channels_do_not_mix_in_the_cache():
     for chosen in ([2, 0], [1]):
         got = open_pyramid(pyramid, channels=chosen).read(box, 8, (32, 32))
         assert [int(c) for c in got[:, 0, 0]] == chosen
+
+
+def test_an_averaged_level_and_a_block_of_its_source_are_not_mixed():
+    # A step of (2.0, 2.0) equals the index (2, 2).
+    class Stored:
+        shape, dtype, chunks = (9000, 9000), np.dtype(np.uint8), (256, 256)
+
+        def __getitem__(self, key):
+            rows, columns = (np.arange(s.start, s.stop) // 2 for s in key)
+            return (rows[:, None] + columns).astype(np.uint8)
+
+    pyramid = open_pyramid(Stored(), max_bytes=256 * 2**20)
+    coarse = pyramid.read(Box((0, 0), (512, 512)), 2, (256, 256))
+    fine = pyramid.read(Box((512, 512), (768, 768)), 1, (256, 256))
+    place = np.arange(256)
+    np.testing.assert_array_equal(coarse[0], (place[:, None] + place) % 256)
+    place = place // 2
+    np.testing.assert_array_equal(fine[0], (place[:, None] + place + 512) % 256)

@@ -146,13 +146,14 @@ class BlockCache:
         return self._assembled(grid, low, high)
 
     def _whole(self, grid: BlockGrid) -> _Whole:
+        key = ("whole", grid.key)
         with self._lock:
-            whole = self._held.get(grid.key)
+            whole = self._held.get(key)
             if whole is None:
                 whole = _Whole(grid)
-                self._keep(grid.key, whole)
+                self._keep(key, whole)
             else:
-                self._held.move_to_end(grid.key)
+                self._held.move_to_end(key)
         kept: _Whole = whole
         return kept
 
@@ -162,7 +163,7 @@ class BlockCache:
         found |= dict.fromkeys(itertools.product(*map(range, first, last)))
         with self._lock:
             for index in found:
-                key = (grid.key, index)
+                key = ("block", grid.key, index)
                 block = self._held.get(key)
                 if block is not None:
                     self._held.move_to_end(key)
@@ -189,7 +190,7 @@ class BlockCache:
             found[index] = np.array(pixels[(slice(None), *spans)], order="C")
         with self._lock:
             for index in missing:
-                self._keep((grid.key, index), found[index])
+                self._keep(("block", grid.key, index), found[index])
 
     def _keep(self, key: Hashable, entry: Any) -> None:
         """Keep an entry and drop the oldest ones beyond the limit; under the lock."""

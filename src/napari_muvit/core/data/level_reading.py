@@ -124,7 +124,7 @@ def _averaged_grid(
 
     edge = round(AVERAGED_BLOCK ** (1 / len(counts)))
     return BlockGrid(
-        key=(source.key, tuple(round(t, 9) for t in step)),
+        key=("averaged", source.key, tuple(round(t, 9) for t in step)),
         shape=(source.shape[0], *counts),
         dtype=np.dtype(np.float32),
         # A level narrower than half an output has none: it is all padding.
