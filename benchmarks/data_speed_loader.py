@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data_speed_slides import EDGE, FACTORS, ZARR_SIZE
+from data_speed_slides import FACTORS, ZARR_SIZE
 from torch.utils.data import Dataset
 
 
@@ -25,8 +25,7 @@ class BareDataset(Dataset[torch.Tensor]):
 
             self._read = bare_tensorstore(self.path)
         rng = np.random.default_rng([0, sample])
-        margin = EDGE * FACTORS[-1] // 2
-        crops = self._read(rng.integers(margin, ZARR_SIZE - margin, 2))
+        crops = self._read(rng.integers(0, ZARR_SIZE, 2))
         return torch.from_numpy(np.stack(crops)[:, None].astype(np.float32))
 
 
