@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MuvitError as error:
         sys.stderr.write(f"napari-muvit: {_one_line(error)}\n")
         return EXIT_MISTAKE
+    except MemoryError as error:
+        sys.stderr.write(f"napari-muvit: not enough memory. {_one_line(error)}\n")
+        return EXIT_MISTAKE
     except BrokenPipeError:
         # The reader of a pipe is gone; Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AnnotationError, ImageNotFoundError, OutputError
+from ..errors import AnnotationError, ImageNotFoundError, MuvitError, OutputError
 from .annotations import Annotations
 from .polygons import Polygon, Vertices
 
@@ -188,14 +188,17 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
 
 
 def _content(path: Path) -> Json:
-    if not path.exists():
-        raise ImageNotFoundError(f"There is no GeoJSON file at {path}.")
     try:
+        if not path.exists():
+            raise ImageNotFoundError(f"There is no GeoJSON file at {path}.")
+        if not path.is_file():
+            # Reading a pipe or a device might never end.
+            raise AnnotationError(f"{path} is no file; a GeoJSON file is needed.")
         if path.stat().st_size > MAX_BYTES:
             raise AnnotationError(f"{path} is larger than {MAX_BYTES >> 20} MiB.")
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, AnnotationError):
+        if isinstance(error, MuvitError):
             raise
         raise AnnotationError(
             f"{path} is no GeoJSON: {' '.join(str(error).split())[:200]}."

@@ -21,7 +21,8 @@ from ..errors import PyramidError
 from .arrays import ArraySource
 from .plain import guess_axes, levels_from_arrays
 from .pyramid import Pyramid, PyramidLevel
-from .units import micrometres, snap_factors
+from .units import is_pixel_size, micrometres, snap_factors
+from .zarr_checks import check_chunks, check_markers, inner_path
 from .zarr_nodes import (
     LabelInfo,
     is_zarr,
@@ -108,25 +109,34 @@ def _first_inside(
     """Path of the first image in a plate, well or collection, and what to say."""
     try:
         if "plate" in attributes:
-            well = attributes["plate"]["wells"][0]["path"]
-            return str(well), f"the first well ({well}) of a plate"
+            well = inner_path(attributes["plate"]["wells"][0]["path"], where)
+            return well, f"the first well ({well}) of a plate"
         if "well" in attributes:
-            field = attributes["well"]["images"][0]["path"]
-            return str(field), f"its first field ({field})"
+            field = inner_path(attributes["well"]["images"][0]["path"], where)
+            return field, f"its first field ({field})"
         if "labels" in attributes:
-            first = attributes["labels"][0]
-            return str(first), f"the first label image ({first})"
+            first = inner_path(attributes["labels"][0], where)
+            return first, f"the first label image ({first})"
         if "series" in attributes or "bioformats2raw.layout" in attributes:
-            first = _first_series(attributes, where)
+            first = inner_path(_first_series(attributes, where), where)
             return first, f"the first image ({first}) of a collection"
     except (KeyError, IndexError, TypeError) as error:
         raise PyramidError(
             f"{where} lists no image in its metadata ({type(error).__name__}: {error})."
         ) from error
-    if isinstance(group.get("0"), zarr.Group):
+    check_markers(where / "0")
+    if isinstance(_member(group, "0"), zarr.Group):
         # Wells and collections whose own metadata got lost.
         return "0", "its first image (0)"
     return None
+
+
+def _member(group: zarr.Group, name: str) -> zarr.Array[Any] | zarr.Group | None:
+    """Return a node of a group; None where there is none that can be read."""
+    try:
+        return group.get(name)
+    except Exception:  # noqa: BLE001 - damaged metadata may raise anything
+        return None
 
 
 def _first_series(attributes: Mapping[str, Any], where: Path) -> str:
@@ -152,13 +162,22 @@ def _open_multiscale(
     arrays = [_array(group, dataset.path, where) for dataset in multiscale.datasets]
     spatial = [axes.index(a) for a in "yx"]
     scales, places = _transforms(multiscale, spatial)
+    if not np.isfinite(places).all():
+        raise PyramidError(
+            f"The OME-Zarr metadata of {where} are wrong: they hold a translation that "
+            "is no finite number."
+        )
     levels = _levels(arrays, axes, scales, places)
+    _check_overlap(where, levels)
     factors = [units[i] for i in spatial]
     pixel_size = translation = None
     if all(f is not None for f in factors):
         in_um = np.asarray(factors, dtype=float)
-        pixel_size = tuple(float(v) for v in scales[0] * in_um)
         translation = tuple(float(v) for v in places[0] * in_um)
+        if is_pixel_size(scales[0] * in_um):
+            pixel_size = tuple(float(v) for v in scales[0] * in_um)
+        else:
+            notes = [*notes, f"its pixel size {scales[0]} cannot be used"]
     fixed = [
         f"{axis} is fixed at the first of {n}"
         for axis, n in zip(axes, arrays[0].shape, strict=True)
@@ -176,6 +195,10 @@ def _open_multiscale(
         channel_names=names if any(names) else (),
         note="; ".join([*notes, *fixed]),
     )
+
+
+def _is_size(values: NDArray[np.float64]) -> bool:
+    return bool(np.all(np.isfinite(values) & (values > 0)))
 
 
 def _validated(
@@ -234,6 +257,7 @@ def _axis_letters(where: Path, axes: Sequence[tuple[str, str | None]]) -> str:
 
 
 def _array(group: zarr.Group, inside: str, where: Path) -> zarr.Array[Any]:
+    check_markers(where / inside)
     try:
         node = group[inside]
     except Exception as error:
@@ -242,6 +266,7 @@ def _array(group: zarr.Group, inside: str, where: Path) -> zarr.Array[Any]:
         ) from error
     if not isinstance(node, zarr.Array):
         raise PyramidError(f"The level {inside!r} of {where} is no array.")
+    check_chunks(node, where / inside)
     return node
 
 
@@ -283,7 +308,7 @@ def _levels(
     for source, scale, place in zip(sources, scales, places, strict=True):
         factors = snap_factors(finest, source.shape[1:], _ratio(scale, scales[0]))
         offset = np.zeros(len(factors))
-        if placed and np.all(scales[0] > 0):
+        if placed and _is_size(scales[0]):
             centre = (place - places[0]) / scales[0]
             offset = centre + 0.5 - np.asarray(factors) / 2
             offset = np.where(np.abs(offset) < 0.01, 0.0, offset)
@@ -291,10 +316,23 @@ def _levels(
     return tuple(levels)
 
 
+def _check_overlap(where: Path, levels: Sequence[PyramidLevel]) -> None:
+    """Refuse a level that shows nothing of the finest one."""
+    for number, level in enumerate(levels):
+        sizes = zip(
+            level.offset, level.shape, level.scale, levels[0].shape, strict=True
+        )
+        if any(o >= size or o + n * s <= 0 for o, n, s, size in sizes):
+            raise PyramidError(
+                f"The OME-Zarr metadata of {where} are wrong: the translation of level "
+                f"{number} places it outside of the finest level."
+            )
+
+
 def _ratio(
     scale: NDArray[np.float64], finest: NDArray[np.float64]
 ) -> tuple[float, ...] | None:
-    if not (np.all(scale > 0) and np.all(finest > 0)):
+    if not (_is_size(scale) and _is_size(finest)):
         return None
     return tuple(float(v) for v in scale / finest)
 
@@ -323,7 +361,16 @@ def _looks_rgb(channels: Sequence[Mapping[str, Any]], source: ArraySource) -> bo
 
 def _numbered_arrays(group: zarr.Group, path: Path) -> list[zarr.Array[Any]]:
     """Arrays of a group without metadata, named 0, 1, 2 ... or the only one there."""
-    arrays = dict(group.arrays())
+    for folder in path.iterdir():
+        check_markers(folder)
+    try:
+        arrays = dict(group.arrays())
+    except Exception as error:
+        raise PyramidError(
+            f"{path} is no image that can be read: {one_line(error)}"
+        ) from error
+    for name, array in arrays.items():
+        check_chunks(array, path / name)
     numbered = sorted((k for k in arrays if k.isdigit()), key=int)
     if numbered:
         return [arrays[k] for k in numbered]

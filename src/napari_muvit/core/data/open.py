@@ -107,10 +107,19 @@ def _open_path(source: str | Path) -> Pyramid:
             f"{source} is a web address; download the image, or mount its folder."
         )
     path = Path(source).expanduser()
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that is locked
+        raise PyramidError(
+            f"{path} cannot be looked at: {error.strerror or error}."
+        ) from error
+    if not is_there:
         raise ImageNotFoundError(f"There is no image at {path}.")
     if path.is_file():
         return open_slide(path, stem(path))
+    if not path.is_dir():
+        # Opening a pipe would wait for somebody to write into it.
+        raise PyramidError(f"{path} is a pipe or a device; an image file is needed.")
     if is_zarr(path):
         return open_ome_zarr(path, stem(path))
     dicom = sorted(path.glob("*.dcm"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import ImageNotFoundError, MissingExtraError, PyramidError
 from .arrays import ArraySource
 from .pyramid import Pyramid, PyramidLevel
-from .units import snap_factors
+from .units import is_pixel_size, snap_factors
 
 if TYPE_CHECKING:
     import openslide
@@ -28,6 +29,8 @@ OWN_CACHE_BYTES = 16 * 2**20
 """OpenSlide's own cache of a slide; decoded blocks are kept by the pyramid's."""
 BLOCK = 512
 """Edge of the blocks that are read where the slide does not say its tiles."""
+MAX_TILE_PIXELS = 2**28
+"""OpenSlide ends the whole process when it gets no memory for a tile."""
 
 
 def openslide_module(path: Path) -> Any:
@@ -174,6 +177,7 @@ def open_with_openslide(path: Path, name: str) -> Pyramid:
         raise PyramidError(
             f"{path} is no slide that can be read: {str(error).rstrip('.')}."
         ) from error
+    _check_tiles(path, count, properties)
     arrays = [OpenSlideLevel(path, level) for level in range(count)]
     finest = arrays[0].shape[:2]
     levels = tuple(
@@ -191,12 +195,25 @@ def open_with_openslide(path: Path, name: str) -> Pyramid:
     )
 
 
+def _check_tiles(path: Path, count: int, properties: Mapping[str, str]) -> None:
+    """Refuse tiles of a size that only a damaged file has."""
+    for level in range(count):
+        height, width = (
+            _whole(properties.get(f"openslide.level[{level}].tile-{side}")) or 1
+            for side in ("height", "width")
+        )
+        if height * width > MAX_TILE_PIXELS:
+            raise PyramidError(
+                f"{path} is no slide that can be read: it says that its tiles are "
+                f"{height} x {width} pixels."
+            )
+
+
 def _pixel_size(properties: dict[str, str]) -> tuple[float, float] | None:
     """Micrometres (y, x), or None where the slide does not say."""
     found = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "yx"]
-    if any(v is None or not 0 < v < float("inf") for v in found):
-        return None
-    return found[0] or 0.0, found[1] or 0.0
+    y, x = (v or 0.0 for v in found)
+    return (y, x) if is_pixel_size((y, x)) else None
 
 
 def _background(slide: openslide.OpenSlide) -> NDArray[np.float32]:

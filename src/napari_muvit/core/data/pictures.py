@@ -68,7 +68,8 @@ def _opened(path: Path) -> Image.Image:
         # Our own limit is said clearly.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            return Image.open(path)
+            # Pillow goes by the content: EPS would start another program.
+            return Image.open(path, formats=("PNG", "JPEG"))
         except Image.DecompressionBombError as error:
             raise _too_large(path, "too many pixels") from error
 

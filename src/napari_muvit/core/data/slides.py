@@ -56,8 +56,10 @@ def open_slide(path: Path, name: str) -> Pyramid:
         return _open_tiff_or_slide(path, name)
     except MuvitError:
         raise
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise PyramidError(
+            f"{path} asks for more memory than there is: it is damaged or too large."
+        ) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise PyramidError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -17,10 +19,13 @@ from ..errors import ImageNotFoundError, PyramidError
 MAX_WHOLE_BYTES = 2**29
 """A level in strips is decoded as a whole up to this size: strips span the width, so
 crops would decode most of it anyway."""
+MAX_PIECE_BYTES = 2**31
+"""A tile or strip that is larger is not decoded: it says that the file is damaged."""
 
 
 def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
     """First image of a file, checked against the size of the file."""
+    _check_companions(file, path)
     if not file.series:
         raise PyramidError(f"{path} is no image that can be read: it has no pages.")
     series = file.series[0]
@@ -28,6 +33,7 @@ def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
         raise PyramidError(f"{path} is no image that can be read: it is empty.")
     for number, level in enumerate(series.levels):
         page = level.keyframe
+        _check_pieces(level, page, path)
         ends = (
             a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=False)
         )
@@ -38,6 +44,51 @@ def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
                 f"{number} ends at byte {end} of {file.filehandle.size})."
             )
     return series
+
+
+def _check_pieces(
+    level: tifffile.TiffPageSeries, page: tifffile.TiffPage, path: Path
+) -> None:
+    """Refuse what no writer writes before memory is asked for it."""
+    if level.dtype is None:
+        raise PyramidError(
+            f"{path} is no image that can be read: its type of pixels is unknown."
+        )
+    edges = tuple(page.chunks)
+    size = math.prod(edges) * level.dtype.itemsize
+    # What is neither tiled nor compressed is mapped, whatever its size.
+    is_mapped = not page.is_tiled and level.dataoffset is not None
+    if 0 in edges or (size > MAX_PIECE_BYTES and not is_mapped):
+        raise PyramidError(
+            f"{path} is no image that can be read: it says that it is stored in "
+            f"pieces of {' x '.join(map(str, edges))} pixels; at most "
+            f"{MAX_PIECE_BYTES >> 20} MiB a piece are read."
+        )
+    tiles = math.prod(page.chunked)
+    if page.is_tiled and tiles > len(page.dataoffsets):
+        raise PyramidError(
+            f"{path} is no image that can be read: it lists {len(page.dataoffsets)} of "
+            f"its {tiles} tiles."
+        )
+
+
+def _check_companions(file: tifffile.TiffFile, path: Path) -> None:
+    """Refuse an OME-TIFF that leads out of its folder, or to what is no file."""
+    text = file.ome_metadata if file.is_ome else None
+    if not text or "FileName" not in text:
+        return
+    try:
+        elements = ElementTree.fromstring(text).iter()
+        names = {e.get("FileName") for e in elements} - {None, path.name}
+    except ElementTree.ParseError:
+        return
+    for name in sorted(map(str, names)):
+        other = path.parent / name
+        if Path(name).name != name or (other.exists() and not other.is_file()):
+            raise PyramidError(
+                f"{path} is no image that can be read: it says that a part of it is "
+                f"{name[:100]!r}, which is no file in its folder."
+            )
 
 
 class TiffLevel:

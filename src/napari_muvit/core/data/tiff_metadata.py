@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from .units import micrometres
+from .units import is_pixel_size, micrometres
 
 if TYPE_CHECKING:
     import tifffile
@@ -48,7 +47,7 @@ def _ome_pixel_size(text: str | None) -> tuple[float, float] | None:
         if factor is None or value is None:
             return None
         sizes.append(value[0] * factor)
-    return sizes[0], sizes[1]
+    return (sizes[0], sizes[1]) if is_pixel_size(sizes) else None
 
 
 def _ome_element(text: str | None, name: str) -> ElementTree.Element | None:
@@ -65,7 +64,7 @@ def _pair(y: str, x: str) -> tuple[float, float] | None:
         values = float(y), float(x)
     except ValueError:
         return None
-    return values if all(math.isfinite(v) and v > 0 for v in values) else None
+    return values if is_pixel_size(values) else None
 
 
 def _tagged_pixel_size(
@@ -76,7 +75,7 @@ def _tagged_pixel_size(
     if file.is_imagej:
         unit = (file.imagej_metadata or {}).get("unit")
         # ImageJ writes the micro sign as an escape.
-        unit = str(unit).encode().decode("unicode_escape") if unit else None
+        unit = re.sub(r"\\u00b5", "µ", str(unit), flags=re.IGNORECASE)
         factor = micrometres(unit)
     if factor is None:
         code = page.tags.valueof("ResolutionUnit")

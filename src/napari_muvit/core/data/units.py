@@ -20,9 +20,18 @@ MICROMETRES = {
 }  # fmt: skip
 
 
-def micrometres(unit: str | None) -> float | None:
+SMALLEST_PIXEL, LARGEST_PIXEL = 1e-6, 1e6
+"""Micrometres. A pixel of another size is a mistake in the file."""
+
+
+def is_pixel_size(sizes: Iterable[float]) -> bool:
+    """Whether all of these can be edges of a pixel in micrometres."""
+    return all(SMALLEST_PIXEL <= s <= LARGEST_PIXEL for s in sizes)
+
+
+def micrometres(unit: object) -> float | None:
     """Return micrometres in one ``unit``, or None for an unknown unit."""
-    if unit is None:
+    if not isinstance(unit, str):
         return None
     # British and plural spellings: micrometres -> micrometer.
     key = unit.strip().lower().replace("metre", "meter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,7 @@ from typing import Any
 import zarr
 
 from ..errors import ImageNotFoundError, PyramidError
-
-MARKERS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-"""A folder with one of these is a zarr node."""
+from .zarr_checks import MARKERS, check_chunks, check_markers
 
 
 def is_zarr(path: Path) -> bool:
@@ -27,17 +26,25 @@ def open_node(path: Path) -> zarr.Array[Any] | zarr.Group:
     try:
         if not is_zarr(path):
             raise PyramidError(f"{path} is a folder, but no zarr image.")
-        try:
-            return zarr.open(path, mode="r")
-        except (KeyError, TypeError, FileNotFoundError):
-            # Left-over consolidated metadata of a part that was removed or moved.
-            return zarr.open_group(path, mode="r", use_consolidated=False)
+        check_markers(path)
+        node = _open(path)
     except PyramidError:
         raise
     except Exception as error:
         raise PyramidError(
             f"{path} is no image that can be read: {one_line(error)}"
         ) from error
+    if isinstance(node, zarr.Array):
+        check_chunks(node, path)
+    return node
+
+
+def _open(path: Path) -> zarr.Array[Any] | zarr.Group:
+    try:
+        return zarr.open(path, mode="r")
+    except (KeyError, TypeError, FileNotFoundError):
+        # Left-over consolidated metadata of a part that was removed or moved.
+        return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
 def one_line(error: BaseException) -> str:
@@ -77,13 +84,21 @@ def read_label_info(path: str | Path) -> LabelInfo:
     for entry in _entries(label, "properties"):
         text = next((entry[k] for k in ("class", "name") if k in entry), None)
         if isinstance(text, str):
-            names[entry["label-value"]] = text
+            names[entry["label-value"]] = " ".join(text.split())
     for entry in _entries(label, "colors"):
-        rgba = entry.get("rgba")
-        if isinstance(rgba, Sequence) and len(rgba) == 4:
-            red, green, blue = (int(v) for v in rgba[:3])
-            colors[entry["label-value"]] = f"#{red:02x}{green:02x}{blue:02x}"
+        color = _color(entry.get("rgba"))
+        if color is not None:
+            colors[entry["label-value"]] = color
     return LabelInfo(names, colors)
+
+
+def _color(rgba: object) -> str | None:
+    """``#rrggbb`` of four numbers from 0 to 255; None of anything else."""
+    if not isinstance(rgba, Sequence) or len(rgba) != 4:
+        return None
+    if not all(isinstance(v, int | float) and 0 <= v <= 255 for v in rgba[:3]):
+        return None
+    return "#" + "".join(f"{int(v):02x}" for v in rgba[:3])
 
 
 def _entries(label: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
@@ -94,5 +109,7 @@ def _entries(label: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [
         {**e, "label-value": int(e["label-value"])}
         for e in listed
-        if isinstance(e, Mapping) and isinstance(e.get("label-value"), int | float)
+        if isinstance(e, Mapping)
+        and isinstance(value := e.get("label-value"), int | float)
+        and math.isfinite(value)
     ]
