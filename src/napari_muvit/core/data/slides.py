@@ -12,7 +12,7 @@ from .arrays import ArraySource
 from .openslide_levels import is_openslide, open_with_openslide
 from .pictures import Picture
 from .pyramid import Pyramid, PyramidLevel
-from .tiff_levels import TiffLevel, open_series
+from .tiff_levels import MAX_PAGES, TiffLevel, open_series, series_of
 from .tiff_metadata import channel_names, tiff_pixel_size
 from .units import snap_factors
 
@@ -110,10 +110,13 @@ def _open_tiff(path: Path, name: str) -> Pyramid:
             for axis, n in zip(axes, series.shape, strict=True)
             if axis not in "cyx" and n > 1
         ]
-        more = len(file.series) - 1
+        images = series_of(file)
+        more = len(images) - 1
         # Slides keep a thumbnail and a label beside the image.
         if more and not (file.is_svs or file.is_qpi or file.is_ndpi or file.is_scn):
             fixed.append(f"the first of {more + 1} images in the file")
+        if len(file.pages) > MAX_PAGES >= len(series.pages):
+            fixed.append(f"the first of {len(file.pages)} pages")
         pyramid = Pyramid(
             levels=tuple(levels),
             name=name,

@@ -19,16 +19,37 @@ from ..errors import ImageNotFoundError, PyramidError
 MAX_WHOLE_BYTES = 2**29
 """A level in strips is decoded as a whole up to this size: strips span the width, so
 crops would decode most of it anyway."""
+_TOLD = (
+    "shaped", "lsm", "mmstack", "ome", "imagej", "ndtiff", "fluoview", "stk", "sis",
+    "svs", "scn", "qpi", "ndpi", "bif", "avs", "eer", "philips", "scanimage", "nih",
+    "mdgel",
+)  # fmt: skip
+"""Kinds of TIFF that say what their pages are."""
+MAX_PAGES = 1024
+"""Of a file with more pages and no metadata, only the first one is looked at."""
 MAX_PIECE_BYTES = 2**31
 """A tile or strip that is larger is not decoded: it says that the file is damaged."""
+
+
+def series_of(file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
+    """Return the images of a file: all of them, or the first of very many pages.
+
+    tifffile reads every page of a file that does not say what its pages are, which
+    takes seconds where there are tens of thousands.
+    """
+    is_told = any(getattr(file, f"is_{kind}", False) for kind in _TOLD)
+    if is_told or len(file.pages) <= MAX_PAGES:
+        return list(file.series)
+    return [tifffile.TiffPageSeries([file.pages.first], kind="generic")]
 
 
 def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
     """First image of a file, checked against the size of the file."""
     _check_companions(file, path)
-    if not file.series:
+    found = series_of(file)
+    if not found:
         raise PyramidError(f"{path} is no image that can be read: it has no pages.")
-    series = file.series[0]
+    series = found[0]
     if not series.shape or 0 in series.shape:
         raise PyramidError(f"{path} is no image that can be read: it is empty.")
     for number, level in enumerate(series.levels):
@@ -112,7 +133,7 @@ class TiffLevel:
         self._pid = -1
         self._array: Any = None
         with tifffile.TiffFile(path) as file:
-            series = file.series[0].levels[level]
+            series = series_of(file)[0].levels[level]
             page = series.keyframe
             self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
             self.dtype: np.dtype[Any] = np.dtype(series.dtype)
@@ -150,7 +171,7 @@ class TiffLevel:
 
     def _open(self) -> Any:
         file = tifffile.TiffFile(self.path)
-        series = file.series[0].levels[self.level]
+        series = series_of(file)[0].levels[self.level]
         if not series.keyframe.is_tiled:
             nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
             if nbytes <= MAX_WHOLE_BYTES:
@@ -158,12 +179,16 @@ class TiffLevel:
                     return series.asarray()
             if series.dataoffset is not None:
                 with file:
-                    return tifffile.memmap(
-                        self.path, series=0, level=self.level, mode="r"
+                    return np.memmap(
+                        self.path,
+                        dtype=f"{file.byteorder}{series.dtype.char}",
+                        mode="r",
+                        offset=series.dataoffset,
+                        shape=self.shape,
                     )
         # The store reads from the open file under its own lock.
         weakref.finalize(self, file.close)
-        store = file.series[0].aszarr(level=self.level)
+        store = series_of(file)[0].aszarr(level=self.level)
         return zarr.open_array(store, mode="r")
 
 
