@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageNotFoundError, MissingExtraError, PyramidError
+from ..errors import MissingExtraError, PyramidError
 from .arrays import ArraySource
+from .file_stamp import FileStamp
 from .pyramid import Pyramid, PyramidLevel
 from .units import is_pixel_size, snap_factors
 
@@ -77,6 +78,7 @@ class OpenSlideLevel:
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self._lock = threading.Lock()
         self._pid = -1
+        self._stamp = FileStamp.of(path)
         self._slide: openslide.OpenSlide | None = None
         slide = self._opened()
         width, height = slide.level_dimensions[level]
@@ -114,8 +116,7 @@ class OpenSlideLevel:
 
     def _read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         module = openslide_module(self.path)
-        if not self.path.exists():
-            raise ImageNotFoundError(f"There is no image at {self.path} any more.")
+        self._stamp.check()
         slide = self._opened()
         factor = slide.level_downsamples[self.level]
         place = (round(left * factor), round(top * factor))

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import PyramidError
+from .file_stamp import FileStamp
 
 MAX_EDGE = 20_000
 """Larger pictures would not fit into memory; they belong into tiles."""
@@ -35,6 +36,7 @@ class Picture:
         self.path = path
         self._lock = threading.Lock()
         self._pixels: Any = None
+        self._stamp = FileStamp.of(path)
         with _opened(path) as image:
             width, height = image.size
             self._mode = _mode(image.mode)
@@ -50,6 +52,7 @@ class Picture:
     def __getitem__(self, key: Any) -> Any:
         with self._lock:
             if self._pixels is None:
+                self._stamp.check()
                 try:
                     with _opened(self.path) as image:
                         converted = image

@@ -14,7 +14,8 @@ import numpy as np
 import tifffile
 import zarr
 
-from ..errors import ImageNotFoundError, PyramidError
+from ..errors import PyramidError
+from .file_stamp import FileStamp
 
 MAX_WHOLE_BYTES = 2**29
 """A level in strips is decoded as a whole up to this size: strips span the width, so
@@ -132,6 +133,7 @@ class TiffLevel:
         self._lock = threading.Lock()
         self._pid = -1
         self._array: Any = None
+        self._stamp = FileStamp.of(path)
         with tifffile.TiffFile(path) as file:
             series = series_of(file)[0].levels[level]
             page = series.keyframe
@@ -146,8 +148,7 @@ class TiffLevel:
         return f"<TiffLevel {self.path.name} {self.level} {self.shape} {self.dtype}>"
 
     def __getitem__(self, key: Any) -> Any:
-        if not self.path.exists():
-            raise ImageNotFoundError(f"There is no image at {self.path} any more.")
+        self._stamp.check()
         try:
             return self._opened()[key]
         except (IndexError, MemoryError):
@@ -173,7 +174,7 @@ class TiffLevel:
         file = tifffile.TiffFile(self.path)
         series = series_of(file)[0].levels[self.level]
         if not series.keyframe.is_tiled:
-            nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
+            nbytes = math.prod(self.shape) * self.dtype.itemsize
             if nbytes <= MAX_WHOLE_BYTES:
                 with file:
                     return series.asarray()
