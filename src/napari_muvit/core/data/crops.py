@@ -5,6 +5,7 @@ Training, validation and prediction read, pad and normalise through `read_crop`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 

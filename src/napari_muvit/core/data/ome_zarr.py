@@ -139,14 +139,14 @@ def _member(group: zarr.Group, name: str) -> zarr.Array[Any] | zarr.Group | None
         return None
 
 
-def _first_series(attributes: Mapping[str, Any], where: Path) -> str:
+def _first_series(attributes: Mapping[str, Any], where: Path) -> Any:
     """First image of a bioformats2raw container, which lists them in OME/."""
     listed = attributes.get("series")
     if listed is None and is_zarr(where / "OME"):
         node = open_node(where / "OME")
         if isinstance(node, zarr.Group):
             listed = ome_attributes(node).get("series")
-    return str(listed[0]) if listed else "0"
+    return listed[0] if listed else "0"
 
 
 def _open_multiscale(

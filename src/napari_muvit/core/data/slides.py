@@ -12,7 +12,13 @@ from .arrays import ArraySource
 from .openslide_levels import is_openslide, open_with_openslide
 from .pictures import Picture
 from .pyramid import Pyramid, PyramidLevel
-from .tiff_levels import MAX_PAGES, TiffLevel, open_series, series_of
+from .tiff_levels import (
+    MAX_PAGES,
+    DamagedTiffError,
+    TiffLevel,
+    open_series,
+    series_of,
+)
 from .tiff_metadata import channel_names, tiff_pixel_size
 from .units import snap_factors
 
@@ -78,7 +84,7 @@ def _open_tiff_or_slide(path: Path, name: str) -> Pyramid:
     """By tifffile, which hands out stored tiles as they are, else by OpenSlide."""
     try:
         return _open_tiff(path, name)
-    except MemoryError:
+    except (MemoryError, DamagedTiffError):
         raise
     except Exception:
         if not is_openslide(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -28,8 +29,14 @@ _TOLD = (
 """Kinds of TIFF that say what their pages are."""
 MAX_PAGES = 1024
 """Of a file with more pages and no metadata, only the first one is looked at."""
+MAX_PLANES = 2**20
+"""Planes of an OME-TIFF; more say that its metadata are wrong."""
 MAX_PIECE_BYTES = 2**31
 """A tile or strip that is larger is not decoded: it says that the file is damaged."""
+
+
+class DamagedTiffError(PyramidError):
+    """A TIFF that contradicts itself; no other reader is to be tried on it."""
 
 
 def series_of(file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
@@ -46,13 +53,16 @@ def series_of(file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
 
 def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
     """First image of a file, checked against the size of the file."""
+    if not file.pages:
+        raise DamagedTiffError(f"{path} is no image that can be read: it has no pages.")
+    _check_planes(file, path)
     _check_companions(file, path)
     found = series_of(file)
     if not found:
-        raise PyramidError(f"{path} is no image that can be read: it has no pages.")
+        raise DamagedTiffError(f"{path} is no image that can be read: it has no pages.")
     series = found[0]
     if not series.shape or 0 in series.shape:
-        raise PyramidError(f"{path} is no image that can be read: it is empty.")
+        raise DamagedTiffError(f"{path} is no image that can be read: it is empty.")
     for number, level in enumerate(series.levels):
         page = level.keyframe
         _check_pieces(level, page, path)
@@ -61,7 +71,7 @@ def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
         )
         end = max(ends, default=0)
         if end > file.filehandle.size or not page.dataoffsets:
-            raise PyramidError(
+            raise DamagedTiffError(
                 f"{path} is no image that can be read: the file is cut off (level "
                 f"{number} ends at byte {end} of {file.filehandle.size})."
             )
@@ -73,7 +83,7 @@ def _check_pieces(
 ) -> None:
     """Refuse what no writer writes before memory is asked for it."""
     if level.dtype is None:
-        raise PyramidError(
+        raise DamagedTiffError(
             f"{path} is no image that can be read: its type of pixels is unknown."
         )
     edges = tuple(page.chunks)
@@ -81,17 +91,31 @@ def _check_pieces(
     # What is neither tiled nor compressed is mapped, whatever its size.
     is_mapped = not page.is_tiled and level.dataoffset is not None
     if 0 in edges or (size > MAX_PIECE_BYTES and not is_mapped):
-        raise PyramidError(
+        raise DamagedTiffError(
             f"{path} is no image that can be read: it says that it is stored in "
             f"pieces of {' x '.join(map(str, edges))} pixels; at most "
             f"{MAX_PIECE_BYTES >> 20} MiB a piece are read."
         )
     tiles = math.prod(page.chunked)
     if page.is_tiled and tiles > len(page.dataoffsets):
-        raise PyramidError(
+        raise DamagedTiffError(
             f"{path} is no image that can be read: it lists {len(page.dataoffsets)} of "
             f"its {tiles} tiles."
         )
+
+
+def _check_planes(file: tifffile.TiffFile, path: Path) -> None:
+    """Refuse OME metadata of so many planes that their list would fill the memory."""
+    text = file.ome_metadata if file.is_ome else None
+    size = max(1, int(np.prod(file.pages.first.shape)))
+    for element in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", text or ""):
+        sizes = re.findall(r"""\bSize[XYZCT]\s*=\s*["'](\d{1,30})["']""", element)
+        planes = math.prod(map(int, sizes)) // size
+        if planes > MAX_PLANES:
+            raise DamagedTiffError(
+                f"{path} is no image that can be read: its OME metadata tell of "
+                f"{planes} planes."
+            )
 
 
 def _check_companions(file: tifffile.TiffFile, path: Path) -> None:
@@ -107,7 +131,7 @@ def _check_companions(file: tifffile.TiffFile, path: Path) -> None:
     for name in sorted(map(str, names)):
         other = path.parent / name
         if Path(name).name != name or (other.exists() and not other.is_file()):
-            raise PyramidError(
+            raise DamagedTiffError(
                 f"{path} is no image that can be read: it says that a part of it is "
                 f"{name[:100]!r}, which is no file in its folder."
             )
