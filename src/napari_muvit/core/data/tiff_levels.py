@@ -51,16 +51,34 @@ def series_of(file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
     return [tifffile.TiffPageSeries([file.pages.first], kind="generic")]
 
 
-def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
-    """First image of a file, checked against the size of the file."""
-    if not file.pages:
-        raise DamagedTiffError(f"{path} is no image that can be read: it has no pages.")
-    _check_planes(file, path)
-    _check_companions(file, path)
-    found = series_of(file)
+def images_of(file: tifffile.TiffFile, path: Path) -> list[tifffile.TiffPageSeries]:
+    """Return the images of a file, whose metadata are checked before they are used.
+
+    Raises
+    ------
+    DamagedTiffError
+        If there is none, or the metadata are wrong.
+    """
+    found = None
+    if file.pages:
+        _check_planes(file, path)
+        _check_companions(file, path)
+        found = series_of(file)
     if not found:
         raise DamagedTiffError(f"{path} is no image that can be read: it has no pages.")
-    series = found[0]
+    return found
+
+
+def check_series(
+    series: tifffile.TiffPageSeries, file: tifffile.TiffFile, path: Path
+) -> None:
+    """Check an image against the size of its file.
+
+    Raises
+    ------
+    DamagedTiffError
+        If it is empty or cut off, or asks for absurd amounts of memory.
+    """
     if not series.shape or 0 in series.shape:
         raise DamagedTiffError(f"{path} is no image that can be read: it is empty.")
     for number, level in enumerate(series.levels):
@@ -75,7 +93,6 @@ def open_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
                 f"{path} is no image that can be read: the file is cut off (level "
                 f"{number} ends at byte {end} of {file.filehandle.size})."
             )
-    return series
 
 
 def _check_pieces(
@@ -138,7 +155,7 @@ def _check_companions(file: tifffile.TiffFile, path: Path) -> None:
 
 
 class TiffLevel:
-    """A level of the first image of a TIFF; the file is opened when it is read.
+    """A level of an image of a TIFF; the file is opened when it is read.
 
     Tiles are decoded one by one; a level in strips is decoded as a whole when it is
     small and mapped into memory when it is not compressed.
@@ -149,24 +166,27 @@ class TiffLevel:
         The file.
     level
         Index of the level.
+    image
+        Index of the image (series) in the file.
     """
 
-    def __init__(self, path: Path, level: int) -> None:
+    def __init__(self, path: Path, level: int, image: int = 0) -> None:
         self.path = path
         self.level = level
+        self.image = image
         self._lock = threading.Lock()
         self._pid = -1
         self._array: Any = None
         self._stamp = FileStamp.of(path)
         with tifffile.TiffFile(path) as file:
-            series = series_of(file)[0].levels[level]
+            series = series_of(file)[image].levels[level]
             page = series.keyframe
             self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
             self.dtype: np.dtype[Any] = np.dtype(series.dtype)
             self.chunks = _chunks(series, page)
 
-    def __reduce__(self) -> tuple[type[TiffLevel], tuple[Path, int]]:
-        return (TiffLevel, (self.path, self.level))
+    def __reduce__(self) -> tuple[type[TiffLevel], tuple[Path, int, int]]:
+        return (TiffLevel, (self.path, self.level, self.image))
 
     def __repr__(self) -> str:
         return f"<TiffLevel {self.path.name} {self.level} {self.shape} {self.dtype}>"
@@ -196,7 +216,7 @@ class TiffLevel:
 
     def _open(self) -> Any:
         file = tifffile.TiffFile(self.path)
-        series = series_of(file)[0].levels[self.level]
+        series = series_of(file)[self.image].levels[self.level]
         if not series.keyframe.is_tiled:
             nbytes = math.prod(self.shape) * self.dtype.itemsize
             if nbytes <= MAX_WHOLE_BYTES:
@@ -213,7 +233,7 @@ class TiffLevel:
                     )
         # The store reads from the open file under its own lock.
         weakref.finalize(self, file.close)
-        store = series_of(file)[0].aszarr(level=self.level)
+        store = series_of(file)[self.image].aszarr(level=self.level)
         return zarr.open_array(store, mode="r")
 
 

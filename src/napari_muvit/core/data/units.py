@@ -86,6 +86,22 @@ def snap_factors(
     )
 
 
+def level_factors(
+    finest: Sequence[int],
+    shape: Sequence[int],
+    given: Sequence[float] | None = None,
+) -> tuple[float, ...]:
+    """Find the factors of a level of a 2D or 3D image; see `snap_factors`.
+
+    y and x go together; z often keeps its pixels, so it is looked at on its own.
+    """
+    plane = snap_factors(finest[-2:], shape[-2:], given and given[-2:])
+    if len(shape) == 2:
+        return plane
+    deep = snap_factors(finest[:-2], shape[:-2], given and given[:-2])
+    return (*deep, *plane)
+
+
 def _best(factors: Iterable[int], wanted: float) -> float:
     """Return a power of two if there is one, else the factor next to ``wanted``."""
     return float(min(factors, key=lambda f: (f & (f - 1) != 0, abs(f - wanted))))
