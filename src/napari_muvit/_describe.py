@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core.config import ModelConfig
 from .core.errors import ConfigError
 from .core.model.checkpoint import SEGMENTER, is_model_folder, read_header
 from .core.presets import PRESETS
 
+if TYPE_CHECKING:
+    from .core.data.pyramid import Pyramid
+
 Facts = dict[str, Any]
+MOST = 20
+"""Longer lists, such as the wells of a plate, are cut short for people."""
 
 
-def describe_path(path: Path, parts: bool = False) -> Facts:
+def describe_path(path: str | Path, parts: bool = False, **reading: Any) -> Facts:
     """Describe a slide or a model folder in plain JSON types.
 
     Parameters
@@ -22,6 +27,8 @@ def describe_path(path: Path, parts: bool = False) -> Facts:
         Slide or model folder.
     parts
         Also the parameters of each part of a model.
+    reading
+        Of a slide: more arguments of `open_pyramid`.
     """
     if is_model_folder(path):
         header = read_header(path)
@@ -35,14 +42,24 @@ def describe_path(path: Path, parts: bool = False) -> Facts:
         return model
     if parts:
         raise ConfigError(f"--parts counts what models have; {path} is none.")
-    from .core.data.ome_zarr import read_label_info
     from .core.data.open import open_pyramid
-    from .core.data.tissue import cheap_to_look_at, find_tissue
 
-    image = open_pyramid(path)
+    return {"path": str(path), **describe_slide(open_pyramid(path, **reading))}
+
+
+def describe_slide(image: Pyramid) -> Facts:
+    """Describe a slide in plain JSON types; a coarse level is looked at for tissue."""
+    from .core.data.tissue import cheap_to_look_at, find_tissue
+    from .core.data.zarr_nodes import read_label_info
+
+    contents = image.contents
     facts: Facts = {
-        "path": str(path),
         "kind": "slide",
+        "store": contents.store,
+        "axes": dict(contents.axes),
+        "planes": dict(contents.planes),
+        "image": contents.image,
+        "images": list(contents.images),
         "shape": list(image.shape),
         "channels": image.num_channels,
         "rgb": image.rgb,
@@ -55,7 +72,7 @@ def describe_path(path: Path, parts: bool = False) -> Facts:
             for level in image.levels
         ],
     }
-    names = read_label_info(path).names
+    names = read_label_info(contents.place).names
     if not names and cheap_to_look_at(image):
         tissue = find_tissue(image)
         facts["tissue"] = {
@@ -145,8 +162,10 @@ def render(facts: Facts) -> str:
 def _lines(facts: Facts, skip: tuple[str, ...]) -> str:
     rows = []
     for key, value in facts.items():
-        if key in skip or value in (None, [], ""):
+        if key in skip or value in (None, [], "", {}):
             continue
+        if key in ("axes", "planes"):
+            value = [f"{axis} {number}" for axis, number in value.items()]
         rows.append(f"  {key.replace('_', ' ')}: {_text(value)}")
     return "\n".join(rows)
 
@@ -162,9 +181,14 @@ def _text(value: Any) -> str:
             f"{' x '.join(map(str, v['shape']))} (1/{max(v['scale']):g})" for v in value
         )
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        more = f" and {len(value) - MOST} more" if len(value) > MOST else ""
+        return ", ".join(_short(v) for v in value[:MOST]) + more
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

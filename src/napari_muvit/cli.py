@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MuvitError as error:
         sys.stderr.write(f"napari-muvit: {_one_line(error)}\n")
         return EXIT_MISTAKE
+    except MemoryError as error:
+        sys.stderr.write(f"napari-muvit: not enough memory. {_one_line(error)}\n")
+        return EXIT_MISTAKE
     except BrokenPipeError:
         # The reader of a pipe is gone; Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,7 +119,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def _add_info(commands: Commands) -> None:
     info = commands.add_parser("info", help="what a slide or a model folder is")
-    info.add_argument("path", type=Path, nargs="*", help="slide or model folder")
+    info.add_argument("path", nargs="*", help="slide or model folder")
+    _add_reading(info.add_argument)
     info.add_argument("--presets", action="store_true", help="list the model presets")
     info.add_argument(
         "--parts", action="store_true", help="also count the parameters of each part"
@@ -131,7 +135,8 @@ def run_info(arguments: argparse.Namespace) -> int:
 
     if not arguments.path and not arguments.presets:
         raise ConfigError("info needs a PATH, or --presets.")
-    found = [describe_path(path, arguments.parts) for path in arguments.path]
+    reading = _reading(arguments)
+    found = [describe_path(p, arguments.parts, **reading) for p in arguments.path]
     if arguments.presets:
         found.append(describe_presets(arguments.parts))
     if arguments.json:
@@ -176,7 +181,14 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
 
 def _add_reading(add: Callable[..., argparse.Action]) -> None:
     """Add how slides are read."""
-    add("--channels", help="channels to use, counted from 0, such as 0,2")
+    add(
+        "--image",
+        dest="inside",
+        metavar="NAME",
+        help="which image of files with several, such as B/03/0 of a plate",
+    )
+    add("--plane", metavar="AXIS=N", help="which plane of stacks, such as z=10,t=0")
+    add("--channels", help="channels by name, or counted from 0, such as DAPI,2")
     add(
         "--pixel-size",
         type=float,
@@ -311,10 +323,31 @@ def run_finetune(arguments: argparse.Namespace) -> int:
 def _open(path: str, arguments: argparse.Namespace) -> Any:
     from .core.data.open import open_pyramid
 
-    channels = getattr(arguments, "channels", None)
-    picked = _numbers(channels, int, "channels") if channels else None
-    size = getattr(arguments, "pixel_size", None)
-    return open_pyramid(path, channels=picked, pixel_size=size)
+    return open_pyramid(path, **_reading(arguments))
+
+
+def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How slides are read, as `open_pyramid` takes it."""
+    channels = arguments.channels
+    return {
+        "image": arguments.inside,
+        "planes": _planes(arguments.plane),
+        "channels": [c.strip() for c in channels.split(",")] if channels else None,
+        "pixel_size": arguments.pixel_size,
+    }
+
+
+def _planes(text: str | None) -> dict[str, int]:
+    """``z=10,t=0`` as indices by axis."""
+    planes = {}
+    for part in text.split(",") if text else ():
+        axis, _, index = (side.strip() for side in part.partition("="))
+        if not axis or not index.isdecimal():
+            raise ConfigError(
+                f"--plane is {text!r}; axes and numbers are needed, such as z=10,t=0."
+            )
+        planes[axis] = int(index)
+    return planes
 
 
 def _json(content: Any) -> str:

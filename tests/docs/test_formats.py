@@ -7,6 +7,7 @@ asked. ``WRITE_DOCS=1 pytest tests/docs/test_formats.py`` writes the table anew.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Row:
 
     title: str
     extra: str
-    make: Callable[[Path], Path] | str
+    make: Callable[[Path], Path | str] | str
     """Makes a file in a folder; or the name of a real one."""
     tested: str
 
@@ -76,6 +77,22 @@ def plain_zarr(folder: Path) -> Path:
     return folder / "a.zarr"
 
 
+def zipped_zarr(folder: Path) -> Path:
+    zarr_05(folder)
+    with zipfile.ZipFile(folder / "a.ozx", "w") as file:
+        for part in (folder / "a.zarr").rglob("*"):
+            file.write(part, part.relative_to(folder / "a.zarr"))
+    return folder / "a.ozx"
+
+
+def remote_zarr(folder: Path) -> str:
+    """In a store of fsspec, as http:// and s3:// are."""
+    fsspec = pytest.importorskip("fsspec")
+    path = zarr_05(folder)
+    fsspec.filesystem("memory").put(str(path), "/formats/a.zarr", recursive=True)
+    return "memory://formats/a.zarr"
+
+
 def picture(suffix: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         Image.fromarray(COLOUR).save(folder / f"a{suffix}")
@@ -88,8 +105,11 @@ ROWS = (
     Row("OME-Zarr 0.5", "", zarr_05, "made by this package"),
     Row("OME-Zarr 0.5, sharded", "", "omezarr/6001240_labels_v0.5.zarr", "real"),
     Row("OME-Zarr 0.4", "", "omezarr/tubhiswt4D_sub.zarr", "real"),
-    Row("OME-Zarr plate (first well and field)", "", "omezarr/plate_ones_mip.zarr",
-        "real"),
+    Row("OME-Zarr plate (a well and field, else the first)", "",
+        "omezarr/plate_ones_mip.zarr", "real"),
+    Row("zipped OME-Zarr (.zip, .ozx)", "", zipped_zarr, "made by this package"),
+    Row("OME-Zarr behind http://, https://, s3://", "`remote`", remote_zarr,
+        "made by this package, served over http; S3 itself untested"),
     Row("zarr array or group of arrays", "", plain_zarr, "made by zarr"),
     Row("OME-TIFF, BigTIFF, levels in sub-IFDs", "", ome_tiff, "made by tifffile"),
     Row("TIFF, tiled or in strips", "", plain_tiff, "made by tifffile"),
@@ -120,6 +140,7 @@ def described(row: Row, image: Pyramid) -> str:
 
 
 def opened(row: Row, folder: Path) -> Pyramid:
+    path: Path | str
     if isinstance(row.make, str):
         path = DATA / row.make
         if not path.exists():

@@ -58,7 +58,8 @@ def test_an_array_that_says_nothing_needs_axes(shape):
         ([], "at least one array"),
         (np.zeros((4, 4), complex), "complex128"),
         (np.zeros((0, 4)), "empty"),
-        ("https://example.org/a.zarr", "web address"),
+        ("https://example.org/a.ome.tif", "is a .tif file; only zarr"),
+        ("nonsense://a.zarr", "cannot be opened: Protocol not known"),
     ],
 )
 def test_what_is_no_image(source, message):

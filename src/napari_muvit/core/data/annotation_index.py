@@ -17,18 +17,18 @@ from .polygons import Polygon
 if TYPE_CHECKING:
     from .annotations import AnnotationIndex, Annotations
 
-BLOCK_EDGE = 1024
-"""Pixels along each edge of the blocks that are rasterised at a time."""
+BLOCK_PIXELS = 2**20
+"""Pixels of the blocks that are rasterised at a time."""
 
 
 class _Reservoir:
     """An even sample of a stream that comes in blocks."""
 
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
+    def __init__(self, size: int, ndim: int, rng: np.random.Generator) -> None:
         self.size = size
         self.rng = rng
         self.seen = 0
-        self.points = np.empty((0, 2), dtype=np.float64)
+        self.points = np.empty((0, ndim), dtype=np.float64)
 
     def how_many(self, count: int) -> int:
         """How many of the next ``count`` members to take; they are counted."""
@@ -60,7 +60,9 @@ def build_index(
     from .annotations import AnnotationIndex
 
     rng = np.random.default_rng([seed, 7])
-    samples = [_Reservoir(points_per_class, rng) for _ in range(num_classes + 1)]
+    samples = [
+        _Reservoir(points_per_class, extent.ndim, rng) for _ in range(num_classes + 1)
+    ]
     step = _step(annotations)
     counts = np.zeros(num_classes + 1, dtype=np.int64)
     for box, labels in _scan(annotations, extent, step, should_stop):
@@ -123,14 +125,15 @@ def _scan(
     first = np.ceil((np.asarray(part.lower) - anchor) / step - 0.5 - 1e-6)
     last = np.ceil((np.asarray(part.upper) - anchor) / step - 0.5 - 1e-6)
     low, high = first.astype(int), last.astype(int)
-    aligned = [n // BLOCK_EDGE * BLOCK_EDGE for n in low]
+    edge = round(BLOCK_PIXELS ** (1 / extent.ndim))
+    aligned = [n // edge * edge for n in low]
     corners = itertools.product(
-        *(range(a, h, BLOCK_EDGE) for a, h in zip(aligned, high, strict=True))
+        *(range(a, h, edge) for a, h in zip(aligned, high, strict=True))
     )
     for corner in corners:
         check_stop(should_stop)
         start = np.maximum(corner, low)
-        stop = np.minimum(np.asarray(corner) + BLOCK_EDGE, high)
+        stop = np.minimum(np.asarray(corner) + edge, high)
         if np.any(stop <= start):
             continue
         box = Box(tuple(anchor + start * step), tuple(anchor + stop * step))

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..progress import StopFn, never_stop
 from .label_image import LabelImage
 from .ome_zarr import read_label_info
 from .open import open_pyramid
+from .place import Place
 from .polygons import Polygon, Vertices
 
 __all__ = [
@@ -44,7 +44,7 @@ class AnnotationIndex:
     counts: NDArray[np.int64]
     """(K + 1,): annotated world pixels of each label; 0 = not annotated."""
     points: tuple[Vertices, ...]
-    """K + 1 arrays (n, 2) of annotated world positions; empty for label 0."""
+    """K + 1 arrays (n, ndim) of annotated world positions; empty for label 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,11 @@ class Annotations:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
+        if self.ndim == 3 and any(not _is_volume(item) for item in self.items):
+            raise AnnotationError(
+                "Outlines and flat label images lie in a plane; they cannot be mixed "
+                "with the labels of a volume."
+            )
 
     @classmethod
     def from_labels(
@@ -72,8 +77,9 @@ class Annotations:
         zero_is_background: bool = False,
         class_names: Sequence[str] | None = None,
         class_colors: Sequence[str] | None = None,
-        offset: Sequence[float] = (0.0, 0.0),
+        offset: float | Sequence[float] = 0.0,
         scale: float | Sequence[float] = 1.0,
+        ndim: int = 2,
     ) -> Annotations:
         """Labels out of a label image: anything that `open_pyramid` opens.
 
@@ -91,23 +97,24 @@ class Annotations:
             World position of the label image's origin.
         scale
             World pixels per pixel of the label image.
+        ndim
+            Spatial axes: 2, or 3 for the labels of a volume. A Pyramid has its own.
 
         Raises
         ------
         AnnotationError
             If it is no label image.
         """
-        pyramid = open_pyramid(source)
-        y, x = (float(v) for v in np.broadcast_to(np.asarray(scale, float), (2,)))
+        pyramid = open_pyramid(source, as_labels=True, ndim=ndim)
         item = LabelImage(
             pyramid,
             values,
-            offset=(float(offset[0]), float(offset[1])),
-            scale=(y, x),
+            offset=_each_axis(offset, pyramid.ndim),
+            scale=_each_axis(scale, pyramid.ndim),
             zero_is_background=zero_is_background,
         )
         if class_names is None and values is None and not zero_is_background:
-            found = _named(pyramid.path)
+            found = _named(pyramid.contents.place)
             class_names = found[0]
             class_colors = class_colors or found[1]
         return cls(
@@ -138,12 +145,12 @@ class Annotations:
         box
             World box; may lie anywhere.
         shape
-            (h, w) of the result, at any scale.
+            (h, w) or (d, h, w) of the result, at any scale.
 
         Returns
         -------
         ndarray
-            (h, w), uint8; 0 = not annotated.
+            (*shape), uint8; 0 = not annotated.
 
         Raises
         ------
@@ -171,30 +178,29 @@ class Annotations:
         box
             World box.
         shape
-            (h, w) of the result.
+            (h, w) or (d, h, w) of the result.
         num_classes
             K.
 
         Returns
         -------
         ndarray
-            (K + 1, h, w), float32; index 0 is the share that is not annotated. By up
-            to 8 x 8 samples a pixel.
+            (K + 1, *shape), float32; index 0 is the share that is not annotated. By up
+            to 8 samples along each edge of a pixel.
 
         Raises
         ------
         AnnotationError
             If a label is larger than K.
         """
-        height, width = shape
         factor = max(b / n for b, n in zip(box.shape, shape, strict=True))
         samples = 1
         while samples < min(factor - 1e-6, SUBSAMPLES):
             samples *= 2
-        labels = self.rasterise(box, (height * samples, width * samples))
+        labels = self.rasterise(box, tuple(n * samples for n in shape))
         largest = int(labels.max())
         self.check_labels(largest, num_classes)
-        out = np.zeros((num_classes + 1, height, width), dtype=np.float32)
+        out = np.zeros((num_classes + 1, *shape), dtype=np.float32)
         rest = labels.size
         for k in range(1, largest + 1):
             if rest == 0:
@@ -202,7 +208,7 @@ class Annotations:
             hits = labels == k
             found = int(np.count_nonzero(hits))
             if found:
-                out[k] = _counts(hits, samples) / (samples * samples)
+                out[k] = _counts(hits, samples) / samples**hits.ndim
                 rest -= found
         out[0] = 1 - out[1:].sum(axis=0)
         return out
@@ -216,7 +222,7 @@ class Annotations:
 
     def scaled(self, zoom: float | Sequence[float]) -> Annotations:
         """Multiply all coordinates by ``zoom``, for a slide viewed at another size."""
-        factor = np.broadcast_to(np.asarray(zoom, dtype=np.float64), (2,))
+        factor = np.broadcast_to(np.asarray(zoom, dtype=np.float64), (self.ndim,))
         items = tuple(item.scaled(factor) for item in self.items)
         return dataclasses.replace(self, items=items)
 
@@ -257,17 +263,23 @@ class Annotations:
             self, box_extent, num_classes, seed, points_per_class, should_stop
         )
 
+    @property
+    def ndim(self) -> int:
+        """Spatial axes: those of the label images, else 2."""
+        images = (i for i in self.items if isinstance(i, LabelImage))
+        return max((image.pyramid.ndim for image in images), default=2)
+
     @cached_property
     def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper corner of each item, (n, 2) each."""
+        """Lower and upper corner of each item, (n, ndim) each."""
         boxes = [
             (item.lower, item.upper)
             if isinstance(item, Polygon)
             else tuple(item.extent.as_array())
             for item in self.items
         ]
-        lower = np.array([b[0] for b in boxes]).reshape(-1, 2)
-        return lower, np.array([b[1] for b in boxes]).reshape(-1, 2)
+        lower = np.array([b[0] for b in boxes]).reshape(-1, self.ndim)
+        return lower, np.array([b[1] for b in boxes]).reshape(-1, self.ndim)
 
     def _touching(self, box: Box) -> NDArray[np.intp]:
         """Numbers of the items whose bounding box meets ``box``, in order."""
@@ -289,13 +301,33 @@ class Annotations:
             )
 
 
-def _counts(hits: NDArray[np.bool_], samples: int) -> NDArray[np.uint64]:
-    """Count the hits in each block of samples x samples (a power of two up to 8).
+def _is_volume(item: object) -> bool:
+    return isinstance(item, LabelImage) and item.pyramid.ndim == 3
 
-    The samples of a row in a block are the bytes of one integer: adding the rows as
-    integers adds all bytes at once (at most 8 each), and a multiplication by 0x0101...
-    adds the bytes up in the highest one. Several times faster than summing by axes.
+
+def _each_axis(value: float | Sequence[float], ndim: int) -> tuple[float, ...]:
+    """Return one number a spatial axis."""
+    try:
+        values = np.broadcast_to(np.asarray(value, dtype=np.float64), (ndim,))
+    except ValueError as error:
+        raise AnnotationError(
+            f"Offset and scale need {ndim} numbers, one a spatial axis; got {value}."
+        ) from error
+    return tuple(float(v) for v in values)
+
+
+def _counts(hits: NDArray[np.bool_], samples: int) -> NDArray[np.uint64]:
+    """Count the hits in each block of samples (a power of two up to 8) along each edge.
+
+    In a plane the samples of a row in a block are the bytes of one integer: adding the
+    rows as integers adds all bytes at once (at most 8 each), and a multiplication by
+    0x0101... adds the bytes up in the highest one. Several times faster than summing by
+    axes.
     """
+    if hits.ndim != 2:
+        parts = [m for n in hits.shape for m in (n // samples, samples)]
+        inner = tuple(range(1, len(parts), 2))
+        return np.asarray(hits.reshape(parts).sum(axis=inner), dtype=np.uint64)
     height, width = (n // samples for n in hits.shape)
     word = np.dtype(f"u{samples}")
     rows = np.ascontiguousarray(hits).view(np.uint8).view(word)
@@ -312,12 +344,10 @@ def _box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Box:
 
 
 def _named(
-    path: Path | None,
+    place: Place | None,
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
     """Class names and colours in label order, where the file has all of them."""
-    if path is None:
-        return None, None
-    info = read_label_info(path)
+    info = read_label_info(place)
     count = len(info.names)
     if not count or set(info.names) != set(range(1, count + 1)):
         return None, None

@@ -13,6 +13,11 @@ from ..errors import MuvitError, PyramidError
 from .block_cache import BlockGrid, Pixels
 from .fast_zarr import FastZarr, is_local
 
+MAX_CHANNELS = 4096
+"""More say that the file is damaged: a pixel is read with all of its channels."""
+MAX_EDGE = 2**48
+"""Pixels. Beyond, world coordinates would no longer tell neighbours apart."""
+
 
 class ArrayLike(Protocol):
     """What zarr, dask and numpy arrays have in common."""
@@ -69,6 +74,12 @@ class ArraySource:
             )
         if 0 in self.array.shape:
             raise PyramidError(f"The image is empty: its shape is {self.array.shape}.")
+        if self.shape[0] > MAX_CHANNELS or max(self.shape) > MAX_EDGE:
+            raise PyramidError(
+                f"The image says that it has {self.shape[0]} channels of "
+                f"{' x '.join(map(str, self.shape[1:]))} pixels; at most "
+                f"{MAX_CHANNELS} channels are read."
+            )
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

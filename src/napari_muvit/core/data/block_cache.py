@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -53,12 +54,12 @@ class BlockGrid:
     @property
     def nbytes(self) -> int:
         """Bytes of the whole level."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def block_nbytes(self) -> int:
         """Bytes of a whole block."""
-        return self.shape[0] * int(np.prod(self.edges)) * self.dtype.itemsize
+        return self.shape[0] * math.prod(self.edges) * self.dtype.itemsize
 
 
 class _Whole:

@@ -104,7 +104,7 @@ def convert(
         If ``should_stop`` said so; what is written is kept for the next run.
     """
     image, path = open_pyramid(source), Path(os.path.abspath(out))
-    info = LabelInfo({}, {}) if image.path is None else read_label_info(image.path)
+    info = read_label_info(image.contents.place)
     labels = bool(info.names) if labels is None else labels
     _check_place(path, image)
     identity = {"image": hash_image(image), "labels": labels, "version": 1}

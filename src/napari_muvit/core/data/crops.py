@@ -5,6 +5,7 @@ Training, validation and prediction read, pad and normalise through `read_crop`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,12 +108,12 @@ def _sample_pixels(pyramid: Pyramid, seed: int) -> NDArray[np.float32]:
     level = pyramid.levels[0].source
     shape = pyramid.shape
     channels = pyramid.num_channels
-    if int(np.prod(shape)) <= SAMPLE_PIXELS:
+    if math.prod(shape) <= SAMPLE_PIXELS:
         whole = level.read([0] * pyramid.ndim, shape)
         return np.asarray(whole, dtype=np.float32).reshape(channels, -1)
     rng = np.random.default_rng(seed)
     edges = [min(SAMPLE_EDGE, n) for n in shape]
-    count = max(1, SAMPLE_PIXELS // int(np.prod(edges)))
+    count = max(1, SAMPLE_PIXELS // math.prod(edges))
     parts = []
     for _ in range(count):
         lower = [

@@ -16,6 +16,8 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from .file_stamp import FileStamp
+
 _DRIVERS = {2: "zarr", 3: "zarr3"}
 _first_user: list[int] = []
 """Process that used tensorstore first, of this one and those it was forked from."""
@@ -43,6 +45,7 @@ class FastZarr:
 
     def __init__(self, array: zarr.Array[Any]) -> None:
         self.array = array
+        self._stamp = _stamp(array)
         self._lock = threading.Lock()
         self._pid = -1
         self._opened: Any = None
@@ -51,6 +54,9 @@ class FastZarr:
         return (FastZarr, (self.array,))
 
     def __getitem__(self, key: Any) -> Any:
+        if self._stamp is not None:
+            # A chunk that is missing is read as zeros, and so would a missing array.
+            self._stamp.check()
         source = self._source()
         if source is self.array:
             return source[key]
@@ -64,6 +70,16 @@ class FastZarr:
                     self._opened = _open(self.array)
                     self._pid = os.getpid()
         return self._opened
+
+
+def _stamp(array: zarr.Array[Any]) -> FileStamp | None:
+    """Stamp of the file with the array's metadata."""
+    store = array.store
+    if not isinstance(store, LocalStore):
+        return None
+    folder = Path(store.root, array.path)
+    name = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
+    return FileStamp.of(folder / name, folder)
 
 
 def is_local(array: Any) -> bool:

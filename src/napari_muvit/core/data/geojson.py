@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AnnotationError, ImageNotFoundError, OutputError
+from ..errors import AnnotationError, ImageNotFoundError, MuvitError, OutputError
 from .annotations import Annotations
 from .polygons import Polygon, Vertices
 
@@ -32,6 +32,8 @@ SUFFIXES = {".geojson", ".json"}
 REGION, BACKGROUND = "Region*", "background"
 MAX_BYTES = 2**30
 """A larger file is no annotation by hand."""
+MAX_COORDINATE = 2.0**48
+"""Pixels; no slide is that large."""
 MAX_DEPTH = 8
 """Collections inside collections that are followed."""
 Json = Any
@@ -188,14 +190,17 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
 
 
 def _content(path: Path) -> Json:
-    if not path.exists():
-        raise ImageNotFoundError(f"There is no GeoJSON file at {path}.")
     try:
+        if not path.exists():
+            raise ImageNotFoundError(f"There is no GeoJSON file at {path}.")
+        if not path.is_file():
+            # Reading a pipe or a device might never end.
+            raise AnnotationError(f"{path} is no file; a GeoJSON file is needed.")
         if path.stat().st_size > MAX_BYTES:
             raise AnnotationError(f"{path} is larger than {MAX_BYTES >> 20} MiB.")
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, AnnotationError):
+        if isinstance(error, MuvitError):
             raise
         raise AnnotationError(
             f"{path} is no GeoJSON: {' '.join(str(error).split())[:200]}."
@@ -223,7 +228,7 @@ def _classification(properties: Mapping[str, Json]) -> tuple[str, str | None]:
     """Name and colour of the class; an empty name without one."""
     found = properties.get("classification")
     if isinstance(found, str):
-        return found.strip(), None
+        return _text(found), None
     if not isinstance(found, Mapping):
         return "", None
     name = found.get("name")
@@ -235,9 +240,14 @@ def _classification(properties: Mapping[str, Json]) -> tuple[str, str | None]:
         color = (found["colorRGB"] & 0xFFFFFF).to_bytes(3, "big")
     try:
         red, green, blue = (int(v) & 0xFF for v in color)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
-        return str(name or "").strip(), None
-    return str(name or "").strip(), f"#{red:02x}{green:02x}{blue:02x}"
+    except (TypeError, ValueError, OverflowError):
+        return _text(name), None
+    return _text(name), f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _text(name: Json) -> str:
+    """Return a class name that can be printed and written: no halves of characters."""
+    return str(name or "").strip().encode("utf-8", "replace").decode("utf-8")
 
 
 def _plane(geometry: Mapping[str, Json]) -> tuple[int, int] | None:
@@ -286,10 +296,11 @@ def _ring(ring: Json, where: str) -> Vertices:
         ) from error
     if len(points) > 1 and np.array_equal(points[0], points[-1]):
         points = points[:-1]
-    if len(points) < 3 or points.shape[1] != 2 or not np.isfinite(points).all():
+    near = np.abs(points) < MAX_COORDINATE  # false for NaN
+    if len(points) < 3 or points.shape[1] != 2 or not near.all():
         raise AnnotationError(
             f"The polygon in {where} has a ring of {len(points)} points; at least "
-            "three finite ones are needed."
+            "three with finite coordinates are needed."
         )
     return np.ascontiguousarray(points[:, ::-1])
 

@@ -32,6 +32,11 @@ def hash_image(pyramid: Pyramid) -> str:
         "pixel_size": pyramid.pixel_size,
         "unit": pyramid.unit,
     }
+    # Other images and planes of the file may be as empty where they are looked at.
+    if any(pyramid.contents.planes.values()):
+        facts["planes"] = dict(pyramid.contents.planes)
+    if pyramid.contents.image:
+        facts["image"] = pyramid.contents.image
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     if pyramid.path is not None and pyramid.path.is_file():
         digest.update(str(pyramid.path.stat().st_size).encode())

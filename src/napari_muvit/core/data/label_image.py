@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,18 +29,23 @@ class LabelImage:
     values: Mapping[int, int] | None = None
     """Label of each pixel value; values that are not listed count as not annotated.
     None: the pixel value is the label."""
-    offset: tuple[float, float] = (0.0, 0.0)
-    """World position of the label image's origin."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """World pixels per pixel of the label image."""
+    offset: tuple[float, ...] = (0.0, 0.0)
+    """World position of the label image's origin, one a spatial axis."""
+    scale: tuple[float, ...] = (1.0, 1.0)
+    """World pixels per pixel of the label image, one a spatial axis."""
     zero_is_background: bool = False
     """Pixel value v means label v + 1."""
 
     def __post_init__(self) -> None:
-        if self.pyramid.num_channels != 1 or self.pyramid.ndim != 2:
+        if self.pyramid.num_channels != 1:
             raise AnnotationError(
                 f"{self.pyramid.name} has {self.pyramid.num_channels} channels; a "
                 "label image has one."
+            )
+        if not len(self.offset) == len(self.scale) == self.pyramid.ndim:
+            raise AnnotationError(
+                f"{self.pyramid.name} has {self.pyramid.ndim} spatial axes, but its "
+                f"offset has {len(self.offset)} and its scale {len(self.scale)}."
             )
         if self.values is not None and self.zero_is_background:
             raise AnnotationError(
@@ -59,12 +65,12 @@ class LabelImage:
         return tuple(s * z for s, z in zip(self.scale, self.pyramid.zoom, strict=True))
 
     def scaled(self, zoom: NDArray[np.float64]) -> LabelImage:
-        """Multiply its place and size by ``zoom`` (y, x)."""
+        """Multiply its place and size by ``zoom``, one a spatial axis."""
         offset, scale = np.asarray(self.offset) * zoom, np.asarray(self.scale) * zoom
         return dataclasses.replace(
             self,
-            offset=(float(offset[0]), float(offset[1])),
-            scale=(float(scale[0]), float(scale[1])),
+            offset=tuple(float(v) for v in offset),
+            scale=tuple(float(v) for v in scale),
         )
 
     def read(self, box: Box, shape: Sequence[int]) -> NDArray[np.uint8]:
@@ -132,4 +138,4 @@ def _centres_inside(box: Box, shape: Sequence[int], extent: Box) -> NDArray[np.u
     ):
         centres = low + size / count * (np.arange(count) + 0.5)
         axes.append((centres >= first) & (centres < last))
-    return np.logical_and.outer(*axes).astype(np.uint8)
+    return functools.reduce(np.logical_and.outer, axes).astype(np.uint8)

@@ -18,14 +18,18 @@ from pydantic import ValidationError
 from yaozarrs import v04, v05
 
 from ..errors import PyramidError
+from ..geometry import Vector
 from .arrays import ArraySource
+from .choice import FIRST, AxisNames, Choice
+from .place import Place, find_place
 from .plain import guess_axes, levels_from_arrays
 from .pyramid import Pyramid, PyramidLevel
-from .units import micrometres, snap_factors
+from .units import is_pixel_size, level_factors, micrometres
+from .zarr_checks import check_chunks, check_markers
+from .zarr_images import FoundImage, find_image
 from .zarr_nodes import (
     LabelInfo,
     is_zarr,
-    ome_attributes,
     one_line,
     open_node,
     read_label_info,
@@ -42,53 +46,49 @@ __all__ = [
     "write_pyramid",
 ]
 
-MAX_STEPS = 4
-"""Groups inside groups that are followed: plate, well, field, and one to spare."""
 _RGB_NAMES = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
 _RGB_COLORS = ("FF0000", "00FF00", "0000FF")
 
 
-def open_ome_zarr(path: str | Path, name: str | None = None) -> Pyramid:
+def open_ome_zarr(
+    source: str | Path | Place,
+    name: str | None = None,
+    choice: Choice = FIRST,
+) -> Pyramid:
     """Open an OME-Zarr image, a plain zarr array or a group of plain arrays.
-
-    Axes other than y, x and c are fixed at their first index, of a plate or a
-    collection the first image is taken; ``note`` says so.
 
     Parameters
     ----------
-    path
-        Folder of the group or array.
+    source
+        Folder, zip or web address of the group or array.
     name
         Of the pyramid; None: the folder's name.
+    choice
+        Image, planes and spatial axes. What is not chosen is the first: ``note`` of
+        the pyramid says so.
 
     Raises
     ------
     ImageNotFoundError
-        If there is nothing at ``path``.
+        If there is nothing at ``source``.
+    MissingExtraError
+        If a web address needs packages that are not installed.
     PyramidError
-        If it is no image, or its metadata contradict the format.
+        If it is no image, its metadata contradict the format, or there is no such
+        image or plane.
     """
-    path = Path(path)
-    name = name or path.name.split(".")[0]
-    node = open_node(path)
+    place = find_place(source)
+    name = name or str(place.root).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+    node = open_node(place)
     if isinstance(node, zarr.Array):
-        return _open_plain(path, [node], name)
-    notes: list[str] = []
-    where = path
-    for _ in range(MAX_STEPS):
-        attributes = ome_attributes(node)
-        if "multiscales" in attributes:
-            return _open_multiscale(path, where, node, attributes, name, notes)
-        step = _first_inside(node, attributes, where)
-        if step is None:
-            break
-        inside, note = step
-        where = where / inside
-        node = open_node(where)
-        notes.append(note)
-        if isinstance(node, zarr.Array):
-            raise PyramidError(f"{where} is an array, but an image group is needed.")
-    return _open_plain(path, _numbered_arrays(node, path), name)
+        if choice.image:
+            raise PyramidError(f"{place} is one array; image={choice.image!r} is not.")
+        return _open_plain(place, [node], name, choice)
+    found = find_image(place, node, choice.image)
+    if "multiscales" in found.attributes:
+        return _open_multiscale(found, name, choice)
+    arrays = _numbered_arrays(found.group, found.place)
+    return _open_plain(found.place, arrays, name, choice)
 
 
 def open_label_pyramid(path: str | Path) -> Pyramid:
@@ -102,84 +102,72 @@ def open_label_pyramid(path: str | Path) -> Pyramid:
     return pyramid
 
 
-def _first_inside(
-    group: zarr.Group, attributes: Mapping[str, Any], where: Path
-) -> tuple[str, str] | None:
-    """Path of the first image in a plate, well or collection, and what to say."""
-    try:
-        if "plate" in attributes:
-            well = attributes["plate"]["wells"][0]["path"]
-            return str(well), f"the first well ({well}) of a plate"
-        if "well" in attributes:
-            field = attributes["well"]["images"][0]["path"]
-            return str(field), f"its first field ({field})"
-        if "labels" in attributes:
-            first = attributes["labels"][0]
-            return str(first), f"the first label image ({first})"
-        if "series" in attributes or "bioformats2raw.layout" in attributes:
-            first = _first_series(attributes, where)
-            return first, f"the first image ({first}) of a collection"
-    except (KeyError, IndexError, TypeError) as error:
-        raise PyramidError(
-            f"{where} lists no image in its metadata ({type(error).__name__}: {error})."
-        ) from error
-    if isinstance(group.get("0"), zarr.Group):
-        # Wells and collections whose own metadata got lost.
-        return "0", "its first image (0)"
-    return None
-
-
-def _first_series(attributes: Mapping[str, Any], where: Path) -> str:
-    """First image of a bioformats2raw container, which lists them in OME/."""
-    listed = attributes.get("series")
-    if listed is None and is_zarr(where / "OME"):
-        node = open_node(where / "OME")
-        if isinstance(node, zarr.Group):
-            listed = ome_attributes(node).get("series")
-    return str(listed[0]) if listed else "0"
-
-
-def _open_multiscale(
-    path: Path,
-    where: Path,
-    group: zarr.Group,
-    attributes: Mapping[str, Any],
-    name: str,
-    notes: Sequence[str],
-) -> Pyramid:
-    multiscale, units = _validated(where, attributes)
-    axes = _axis_letters(where, [(a.name, a.type) for a in multiscale.axes])
-    arrays = [_array(group, dataset.path, where) for dataset in multiscale.datasets]
-    spatial = [axes.index(a) for a in "yx"]
-    scales, places = _transforms(multiscale, spatial)
-    levels = _levels(arrays, axes, scales, places)
-    factors = [units[i] for i in spatial]
-    pixel_size = translation = None
-    if all(f is not None for f in factors):
-        in_um = np.asarray(factors, dtype=float)
-        pixel_size = tuple(float(v) for v in scales[0] * in_um)
-        translation = tuple(float(v) for v in places[0] * in_um)
-    fixed = [
-        f"{axis} is fixed at the first of {n}"
-        for axis, n in zip(axes, arrays[0].shape, strict=True)
-        if axis not in "cyx" and n > 1
+def _open_multiscale(found: FoundImage, name: str, choice: Choice) -> Pyramid:
+    place, attributes = found.place, found.attributes
+    multiscale, units = _validated(place, attributes)
+    letters = _axis_letters(place, [(a.name, a.type) for a in multiscale.axes])
+    arrays = [
+        _array(found.group, dataset.path, place) for dataset in multiscale.datasets
     ]
-    channels = _omero_channels(attributes, levels[0].source.shape[0])
+    axes = AxisNames(
+        letters, tuple(arrays[0].shape), tuple(a.name for a in multiscale.axes)
+    )
+    planes = axes.pick(choice, place)
+    spatial = [letters.index(a) for a in choice.spatial]
+    scales, places = _transforms(multiscale, spatial)
+    sources = [
+        ArraySource(a, letters, choice.spatial, axes.at_level(planes, a.shape))
+        for a in arrays
+    ]
+    levels = _levels(place, sources, scales, places)
+    pixel_size, translation = _physical(scales[0], places[0], units, spatial)
+    notes = [*found.notes, *axes.note(planes, choice)]
+    if translation is not None and pixel_size is None:
+        notes.append(f"its pixel size {scales[0]} cannot be used")
+    channels = _omero_channels(attributes, sources[0].shape[0])
     names = tuple(str(c.get("label") or "") for c in channels)
     return Pyramid(
         levels=levels,
         name=name,
         pixel_size=pixel_size,
         translation=translation,
-        path=path,
-        rgb=_looks_rgb(channels, levels[0].source),
+        path=place.local_root,
+        url=place.url,
+        rgb=_looks_rgb(channels, sources[0]),
         channel_names=names if any(names) else (),
-        note="; ".join([*notes, *fixed]),
+        note="; ".join(notes),
+        contents=axes.contents(
+            f"zarr {place.kind}",
+            planes,
+            image=found.path,
+            images=found.images,
+            place=place,
+        ),
     )
 
 
+def _physical(
+    scale: NDArray[np.float64],
+    place: NDArray[np.float64],
+    units: Sequence[float | None],
+    spatial: Sequence[int],
+) -> tuple[Vector | None, Vector | None]:
+    """Pixel size and translation in micrometres, where they are known and usable."""
+    factors = [units[i] for i in spatial]
+    if any(f is None for f in factors):
+        return None, None
+    in_um = np.asarray(factors, dtype=float)
+    size, origin = scale * in_um, place * in_um
+    at = tuple(float(v) for v in origin)
+    return (tuple(float(v) for v in size) if is_pixel_size(size) else None), at
+
+
+def _is_size(values: NDArray[np.float64]) -> bool:
+    return bool(np.all(np.isfinite(values) & (values > 0)))
+
+
 def _validated(
-    where: Path, attributes: Mapping[str, Any]
+    where: Place, attributes: Mapping[str, Any]
 ) -> tuple[v04.Multiscale | v05.Multiscale, list[float | None]]:
     """Check the first multiscale; return it with micrometres per unit of each axis."""
     listed = attributes["multiscales"]
@@ -216,8 +204,8 @@ def _validated(
         ) from error
 
 
-def _axis_letters(where: Path, axes: Sequence[tuple[str, str | None]]) -> str:
-    """One letter an axis; the last two spatial axes are y and x if not named so."""
+def _axis_letters(where: Place, axes: Sequence[tuple[str, str | None]]) -> str:
+    """One letter an axis; the last spatial axes are z, y and x if not named so."""
     letters: list[str] = []
     spare = iter("abdefghijklmnopqrsuvw")
     for name, kind in axes:
@@ -225,15 +213,18 @@ def _axis_letters(where: Path, axes: Sequence[tuple[str, str | None]]) -> str:
         letter = known or (name.lower() if name.lower() in list("tczyx") else None)
         letters.append(letter if letter and letter not in letters else next(spare))
     if not {"y", "x"} <= set(letters):
-        space = [i for i, (_, kind) in enumerate(axes) if kind == "space"]
+        space = [i for i, (_, kind) in enumerate(axes) if kind == "space"][-3:]
         if len(space) < 2:
             raise PyramidError(f"{where} has no y and x axes, only {axes}.")
-        for letter, index in zip("yx", space[-2:], strict=True):
+        for letter, index in zip("zyx"[-len(space) :], space, strict=True):
             letters[index] = letter
     return "".join(letters)
 
 
-def _array(group: zarr.Group, inside: str, where: Path) -> zarr.Array[Any]:
+def _array(group: zarr.Group, inside: str, where: Place) -> zarr.Array[Any]:
+    place = where / inside
+    if place.folder is not None:
+        check_markers(place.folder)
     try:
         node = group[inside]
     except Exception as error:
@@ -242,13 +233,14 @@ def _array(group: zarr.Group, inside: str, where: Path) -> zarr.Array[Any]:
         ) from error
     if not isinstance(node, zarr.Array):
         raise PyramidError(f"The level {inside!r} of {where} is no array.")
+    check_chunks(node, place)
     return node
 
 
 def _transforms(
     multiscale: v04.Multiscale | v05.Multiscale, spatial: Sequence[int]
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """Pixel size and centre of pixel 0 of each level, in the file's unit, (y, x)."""
+    """Pixel size and centre of pixel 0 of each level, in the file's unit, spatial."""
     outer_scale = np.ones(len(multiscale.axes))
     outer_place = np.zeros(len(multiscale.axes))
     for transform in multiscale.coordinateTransformations or ():
@@ -271,30 +263,48 @@ def _transforms(
 
 
 def _levels(
-    arrays: Sequence[zarr.Array[Any]],
-    axes: str,
+    where: Place,
+    sources: Sequence[ArraySource],
     scales: Sequence[NDArray[np.float64]],
     places: Sequence[NDArray[np.float64]],
 ) -> tuple[PyramidLevel, ...]:
-    sources = [ArraySource(array, axes) for array in arrays]
+    if not np.isfinite(places).all():
+        raise PyramidError(
+            f"The OME-Zarr metadata of {where} are wrong: they hold a translation that "
+            "is no finite number."
+        )
     finest = sources[0].shape[1:]
     placed = any(not np.allclose(place, places[0]) for place in places)
     levels = []
     for source, scale, place in zip(sources, scales, places, strict=True):
-        factors = snap_factors(finest, source.shape[1:], _ratio(scale, scales[0]))
+        factors = level_factors(finest, source.shape[1:], _ratio(scale, scales[0]))
         offset = np.zeros(len(factors))
-        if placed and np.all(scales[0] > 0):
+        if placed and _is_size(scales[0]):
             centre = (place - places[0]) / scales[0]
             offset = centre + 0.5 - np.asarray(factors) / 2
             offset = np.where(np.abs(offset) < 0.01, 0.0, offset)
         levels.append(PyramidLevel(source, factors, tuple(float(v) for v in offset)))
+    _check_overlap(where, levels)
     return tuple(levels)
+
+
+def _check_overlap(where: Place, levels: Sequence[PyramidLevel]) -> None:
+    """Refuse a level that shows nothing of the finest one."""
+    for number, level in enumerate(levels):
+        sizes = zip(
+            level.offset, level.shape, level.scale, levels[0].shape, strict=True
+        )
+        if any(o >= size or o + n * s <= 0 for o, n, s, size in sizes):
+            raise PyramidError(
+                f"The OME-Zarr metadata of {where} are wrong: the translation of level "
+                f"{number} places it outside of the finest level."
+            )
 
 
 def _ratio(
     scale: NDArray[np.float64], finest: NDArray[np.float64]
 ) -> tuple[float, ...] | None:
-    if not (np.all(scale > 0) and np.all(finest > 0)):
+    if not (_is_size(scale) and _is_size(finest)):
         return None
     return tuple(float(v) for v in scale / finest)
 
@@ -321,27 +331,60 @@ def _looks_rgb(channels: Sequence[Mapping[str, Any]], source: ArraySource) -> bo
     return named or colors == _RGB_COLORS
 
 
-def _numbered_arrays(group: zarr.Group, path: Path) -> list[zarr.Array[Any]]:
+def _numbered_arrays(group: zarr.Group, place: Place) -> list[zarr.Array[Any]]:
     """Arrays of a group without metadata, named 0, 1, 2 ... or the only one there."""
-    arrays = dict(group.arrays())
+    if place.url is not None:
+        # Most web servers do not list.
+        return _counted_arrays(group, place)
+    if place.folder is not None:
+        for folder in place.folder.iterdir():
+            check_markers(folder)
+    try:
+        arrays = dict(group.arrays())
+    except Exception as error:
+        raise PyramidError(
+            f"{place} is no image that can be read: {one_line(error)}"
+        ) from error
     numbered = sorted((k for k in arrays if k.isdigit()), key=int)
     if numbered:
         return [arrays[k] for k in numbered]
     if len(arrays) == 1:
         return list(arrays.values())
-    raise PyramidError(
-        f"{path} is a zarr group without an image: it has no OME metadata and no "
+    raise _no_image(place)
+
+
+def _counted_arrays(group: zarr.Group, place: Place) -> list[zarr.Array[Any]]:
+    arrays: list[zarr.Array[Any]] = []
+    while isinstance(node := group.get(str(len(arrays))), zarr.Array):
+        arrays.append(node)
+    if not arrays:
+        raise _no_image(place)
+    return arrays
+
+
+def _no_image(place: Place) -> PyramidError:
+    return PyramidError(
+        f"{place} is a zarr group without an image: it has no OME metadata and no "
         "arrays named 0, 1, ..."
     )
 
 
-def _open_plain(path: Path, arrays: Sequence[zarr.Array[Any]], name: str) -> Pyramid:
+def _open_plain(
+    place: Place, arrays: Sequence[zarr.Array[Any]], name: str, choice: Choice
+) -> Pyramid:
+    for array in arrays:
+        check_chunks(array, place)
     dimensions = getattr(arrays[0].metadata, "dimension_names", None)
-    axes, rgb = guess_axes(arrays[0].shape, dimensions)
+    letters, rgb = guess_axes(arrays[0].shape, dimensions, choice.ndim)
+    axes = AxisNames(letters, tuple(arrays[0].shape))
+    planes = axes.pick(choice, place)
+    known = "a zarr without OME metadata: axes and factors follow from the shapes"
     return Pyramid(
-        levels=levels_from_arrays(arrays, axes, rgb),
+        levels=levels_from_arrays(arrays, axes, rgb, choice.spatial, planes),
         name=name,
-        path=path,
+        path=place.local_root,
+        url=place.url,
         rgb=rgb and np.dtype(arrays[0].dtype) == np.uint8,
-        note="a zarr without OME metadata: axes and factors follow from the shapes",
+        note="; ".join([known, *axes.note(planes, choice)]),
+        contents=axes.contents(f"zarr {place.kind}", planes, place=place),
     )

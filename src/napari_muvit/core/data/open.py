@@ -1,10 +1,11 @@
-"""Open anything that is an image: a path, an array, a list of arrays, a Pyramid."""
+"""Open anything that is an image: a path, a web address, arrays, a Pyramid."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from ..errors import ImageNotFoundError, PyramidError
 from .block_cache import BlockCache
-from .ome_zarr import is_zarr, open_ome_zarr
+from .choice import AxisNames, Choice
+from .ome_zarr import open_ome_zarr
+from .place import is_remote, is_zarr, is_zip, local_path
 from .plain import guess_axes, levels_from_arrays
 from .pyramid import Pyramid
 from .slides import open_slide
@@ -20,16 +23,19 @@ from .slides import open_slide
 _SUFFIXES = {
     ".zarr", ".ome", ".tif", ".tiff", ".svs", ".ndpi", ".scn", ".qptiff", ".btf",
     ".tf8", ".tf2", ".png", ".jpg", ".jpeg", ".mrxs", ".dcm", ".czi", ".vms", ".vmu",
-    ".bif", ".svslide",
+    ".bif", ".svslide", ".zip", ".ozx",
 }  # fmt: skip
 
 
-def stem(path: Path) -> str:
+def stem(path: str | Path) -> str:
     """Return the file name without the suffixes of image formats.
 
-    ``a.b.ome.zarr`` -> ``a.b``.
+    ``a.b.ome.zarr`` -> ``a.b``, ``s3://bucket/c.zarr`` -> ``c``.
     """
-    name = Path(os.path.abspath(path)).name
+    if is_remote(path):
+        name = str(path).rstrip("/").rsplit("/", 1)[-1]
+    else:
+        name = Path(os.path.abspath(path)).name
     while True:
         suffix = Path(name).suffix
         if suffix.lower() not in _SUFFIXES or suffix == name:
@@ -44,6 +50,10 @@ def open_pyramid(
     channels: Sequence[int | str] | None = None,
     pixel_size: float | Sequence[float] | None = None,
     axes: str | None = None,
+    image: str | int | None = None,
+    planes: Mapping[str, int] | None = None,
+    ndim: int = 2,
+    as_labels: bool = False,
     max_bytes: int | None = None,
 ) -> Pyramid:
     """Open an image as a Pyramid; no pixels of a file are read yet.
@@ -51,8 +61,9 @@ def open_pyramid(
     Parameters
     ----------
     source
-        A path (OME-Zarr or zarr folder, TIFF and slides that tifffile reads, PNG,
-        JPEG), a numpy, zarr or dask array, a list of arrays from fine to coarse, or a
+        A path (OME-Zarr or zarr as folder or zip, TIFF and slides that tifffile or
+        OpenSlide reads, PNG, JPEG), a web address of a zarr (``https://``, ``s3://``),
+        a numpy, zarr or dask array, a list of arrays from fine to coarse, or a
         Pyramid.
     name
         For people and file names; None: the file name.
@@ -63,6 +74,17 @@ def open_pyramid(
     axes
         One letter an array axis, such as ``zyx``; None: guessed from the shape. Only
         for arrays.
+    image
+        Which image of a file with several: ``B/03/0`` of a plate, a path or index of a
+        collection, ``labels/cells`` of an OME-Zarr, a name or index of a TIFF. None:
+        the first; ``note`` of the pyramid says so.
+    planes
+        Index along axes that are neither spatial nor channels, such as
+        ``{"t": 3, "z": 10}``; what is missing is 0.
+    ndim
+        Spatial axes: 2 (y, x), or 3 (z, y, x).
+    as_labels
+        The indices of a PNG's palette are wanted, not its colours.
     max_bytes
         Size of a cache of decoded pixels for this image alone; None: the one of
         256 MiB that all images share.
@@ -74,16 +96,18 @@ def open_pyramid(
     MissingExtraError
         If the format needs an optional dependency.
     PyramidError
-        If it cannot be read as an image.
+        If it cannot be read as an image, or has no such image, plane or channel.
     """
+    wanted = None if image is None else str(image)
+    choice = Choice(wanted, dict(planes or {}), ndim, as_labels)
     if isinstance(source, Pyramid):
-        pyramid = source
+        pyramid = _as_it_is(source, choice)
     elif isinstance(source, str | Path):
-        pyramid = _open_path(source)
+        pyramid = _open_path(source, choice)
     elif isinstance(source, list | tuple):
-        pyramid = _from_arrays(list(source), axes)
+        pyramid = _from_arrays(list(source), axes, choice)
     elif hasattr(source, "shape") and hasattr(source, "dtype"):
-        pyramid = _from_arrays([source], axes)
+        pyramid = _from_arrays([source], axes, choice)
     else:
         raise PyramidError(
             f"{type(source).__name__} is no image; a path, an array or a list of "
@@ -101,45 +125,104 @@ def open_pyramid(
     return dataclasses.replace(pyramid, **changes) if changes else pyramid
 
 
-def _open_path(source: str | Path) -> Pyramid:
-    if "://" in str(source):
+def open_labels(source: Any, image: Pyramid) -> Pyramid:
+    """Open a label image; of a stack the planes that were chosen of its image.
+
+    Parameters
+    ----------
+    source
+        Anything that `open_pyramid` opens.
+    image
+        What the labels are of.
+    """
+    labels = open_pyramid(source, as_labels=True)
+    lengths = dict(labels.contents.axes)
+    planes = {
+        axis: index
+        for axis, index in image.contents.planes.items()
+        if axis in labels.contents.planes and lengths[axis] > 1
+    }
+    if isinstance(source, Pyramid) or not any(planes.values()):
+        return labels
+    return open_pyramid(source, as_labels=True, planes=planes)
+
+
+def _as_it_is(pyramid: Pyramid, choice: Choice) -> Pyramid:
+    """Return a pyramid that is open, of which nothing more can be chosen."""
+    if choice.image is not None or choice.planes:
         raise PyramidError(
-            f"{source} is a web address; download the image, or mount its folder."
+            f"{pyramid.name} is open already; choose image and planes when opening it."
         )
-    path = Path(source).expanduser()
-    if not path.exists():
+    return pyramid
+
+
+def _open_path(source: str | Path, choice: Choice) -> Pyramid:
+    name = stem(source)
+    if choice.image is not None:
+        # So that two images of one file are predicted into two outputs.
+        name = f"{name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', choice.image).strip('_')}"
+    if is_remote(source):
+        return _open_url(str(source), name, choice)
+    path = local_path(source)
+    try:
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that is locked
+        raise PyramidError(
+            f"{path} cannot be looked at: {error.strerror or error}."
+        ) from error
+    if not is_there:
         raise ImageNotFoundError(f"There is no image at {path}.")
+    if is_zip(path):
+        return open_ome_zarr(path, name, choice)
     if path.is_file():
-        return open_slide(path, stem(path))
+        return open_slide(path, name, choice)
+    if not path.is_dir():
+        # Opening a pipe would wait for somebody to write into it.
+        raise PyramidError(f"{path} is a pipe or a device; an image file is needed.")
     if is_zarr(path):
-        return open_ome_zarr(path, stem(path))
+        return open_ome_zarr(path, name, choice)
     dicom = sorted(path.glob("*.dcm"))
     if dicom:
         # The instances of a DICOM slide lie in a folder; each one leads to all.
-        return open_slide(dicom[0], path.name)
+        return open_slide(dicom[0], path.name, choice)
     raise PyramidError(
         f"{path} is a folder, but no OME-Zarr: it holds neither zarr.json nor .zattrs."
     )
 
 
-def _from_arrays(arrays: list[Any], axes: str | None) -> Pyramid:
+def _open_url(url: str, name: str, choice: Choice) -> Pyramid:
+    suffix = Path(url.rstrip("/")).suffix.lower()
+    if suffix in _SUFFIXES - {".zarr", ".ome"}:
+        raise PyramidError(
+            f"{url} is a {suffix} file; only zarr folders are read from the web. "
+            "Download it first."
+        )
+    return open_ome_zarr(url, name, choice)
+
+
+def _from_arrays(arrays: list[Any], axes: str | None, choice: Choice) -> Pyramid:
     arrays = [a if hasattr(a, "dtype") else np.asarray(a) for a in arrays]
     if not arrays:
         raise PyramidError("A multiscale image needs at least one array, got none.")
-    rgb = False
+    if choice.image is not None:
+        raise PyramidError(f"Arrays are one image; there is no {choice.image!r}.")
+    shape = tuple(arrays[0].shape)
     if axes is None:
-        axes, rgb = guess_axes(arrays[0].shape)
+        letters, rgb = guess_axes(shape, ndim=choice.ndim)
     else:
-        axes = axes.lower()
-        last = arrays[0].shape[-1] if arrays[0].shape else 0
-        rgb = axes.endswith("c") and last in (3, 4)
-    levels = levels_from_arrays(arrays, axes, rgb)
-    note = "; ".join(
-        f"{axis} is fixed at the first of {n}"
-        for axis, n in zip(axes, arrays[0].shape, strict=True)
-        if axis not in "cyx" and n > 1
+        letters = axes.lower()
+        rgb = letters.endswith("c") and bool(shape) and shape[-1] in (3, 4)
+    if len(letters) != len(shape) or len(set(letters)) != len(letters):
+        raise PyramidError(f"Axes {letters!r} do not fit an array of shape {shape}.")
+    named = AxisNames(letters, shape)
+    planes = named.pick(choice, "The array")
+    levels = levels_from_arrays(arrays, named, rgb, choice.spatial, planes)
+    return Pyramid(
+        levels=levels,
+        rgb=rgb,
+        note="; ".join(named.note(planes, choice)),
+        contents=named.contents("memory", planes),
     )
-    return Pyramid(levels=levels, rgb=rgb, note=note)
 
 
 def _chosen_channels(pyramid: Pyramid, channels: Sequence[int | str]) -> dict[str, Any]:

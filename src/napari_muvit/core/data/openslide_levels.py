@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageNotFoundError, MissingExtraError, PyramidError
+from ..errors import MissingExtraError, PyramidError
 from .arrays import ArraySource
+from .file_stamp import FileStamp
 from .pyramid import Pyramid, PyramidLevel
-from .units import snap_factors
+from .units import is_pixel_size, snap_factors
 
 if TYPE_CHECKING:
     import openslide
@@ -28,6 +30,8 @@ OWN_CACHE_BYTES = 16 * 2**20
 """OpenSlide's own cache of a slide; decoded blocks are kept by the pyramid's."""
 BLOCK = 512
 """Edge of the blocks that are read where the slide does not say its tiles."""
+MAX_TILE_PIXELS = 2**28
+"""OpenSlide ends the whole process when it gets no memory for a tile."""
 
 
 def openslide_module(path: Path) -> Any:
@@ -74,6 +78,7 @@ class OpenSlideLevel:
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self._lock = threading.Lock()
         self._pid = -1
+        self._stamp = FileStamp.of(path)
         self._slide: openslide.OpenSlide | None = None
         slide = self._opened()
         width, height = slide.level_dimensions[level]
@@ -111,8 +116,7 @@ class OpenSlideLevel:
 
     def _read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         module = openslide_module(self.path)
-        if not self.path.exists():
-            raise ImageNotFoundError(f"There is no image at {self.path} any more.")
+        self._stamp.check()
         slide = self._opened()
         factor = slide.level_downsamples[self.level]
         place = (round(left * factor), round(top * factor))
@@ -174,6 +178,7 @@ def open_with_openslide(path: Path, name: str) -> Pyramid:
         raise PyramidError(
             f"{path} is no slide that can be read: {str(error).rstrip('.')}."
         ) from error
+    _check_tiles(path, count, properties)
     arrays = [OpenSlideLevel(path, level) for level in range(count)]
     finest = arrays[0].shape[:2]
     levels = tuple(
@@ -191,12 +196,25 @@ def open_with_openslide(path: Path, name: str) -> Pyramid:
     )
 
 
+def _check_tiles(path: Path, count: int, properties: Mapping[str, str]) -> None:
+    """Refuse tiles of a size that only a damaged file has."""
+    for level in range(count):
+        height, width = (
+            _whole(properties.get(f"openslide.level[{level}].tile-{side}")) or 1
+            for side in ("height", "width")
+        )
+        if height * width > MAX_TILE_PIXELS:
+            raise PyramidError(
+                f"{path} is no slide that can be read: it says that its tiles are "
+                f"{height} x {width} pixels."
+            )
+
+
 def _pixel_size(properties: dict[str, str]) -> tuple[float, float] | None:
     """Micrometres (y, x), or None where the slide does not say."""
     found = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "yx"]
-    if any(v is None or not 0 < v < float("inf") for v in found):
-        return None
-    return found[0] or 0.0, found[1] or 0.0
+    y, x = (v or 0.0 for v in found)
+    return (y, x) if is_pixel_size((y, x)) else None
 
 
 def _background(slide: openslide.OpenSlide) -> NDArray[np.float32]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import PyramidError
 from .arrays import ArrayLike, ArraySource
+from .choice import AxisNames
 from .pyramid import PyramidLevel
-from .units import snap_factors
+from .units import level_factors
 
 MAX_CHANNELS = 16
 """A longer first axis is not taken for channels."""
 
 
 def guess_axes(
-    shape: Sequence[int], names: Sequence[str | None] | None = None
+    shape: Sequence[int], names: Sequence[str | None] | None = None, ndim: int = 2
 ) -> tuple[str, bool]:
     """Return the axes of an array, and whether its channels are RGB(A).
 
     (y, x); (y, x, c) when the last axis is 3 or 4 and the first is not small; (c, y, x)
     when the first axis is the smallest and at most 16; (t, c, z, y, x) of five axes;
-    otherwise names such as ``("z", "y", "x")`` are needed.
+    otherwise names such as ``("z", "y", "x")`` are needed. Where a 3D image is wanted,
+    (z, y, x), (c, z, y, x) and (t, c, z, y, x).
 
     Raises
     ------
@@ -33,6 +35,8 @@ def guess_axes(
             return letters, letters.endswith("c") and shape[-1] in (3, 4)
     if len(shape) == 2:
         return "yx", False
+    if ndim == 3 and len(shape) in (3, 4):
+        return "czyx"[-len(shape) :], False
     if len(shape) == 3:
         if shape[-1] in (3, 4) and shape[0] > 4:
             return "yxc", True
@@ -48,7 +52,11 @@ def guess_axes(
 
 
 def levels_from_arrays(
-    arrays: Sequence[ArrayLike], axes: str, rgb: bool = False
+    arrays: Sequence[ArrayLike],
+    axes: AxisNames,
+    rgb: bool = False,
+    spatial: str = "yx",
+    planes: Mapping[str, int] | None = None,
 ) -> tuple[PyramidLevel, ...]:
     """Levels of arrays of the same axes, finest first, with edges that agree.
 
@@ -57,20 +65,26 @@ def levels_from_arrays(
     arrays
         Arrays, from fine to coarse.
     axes
-        One letter an axis.
+        Axes of the finest one.
     rgb
         The channels are RGB(A): an alpha channel is dropped.
+    spatial
+        ``yx`` or ``zyx``.
+    planes
+        Index of each other axis but c, in the finest one; missing: 0.
     """
     if not arrays:
         raise PyramidError("A multiscale image needs at least one array, got none.")
+    letters = axes.letters
     levels = []
     finest: tuple[int, ...] = ()
     for array in arrays:
         channels = None
-        if rgb and array.shape[axes.index("c")] == 4:
+        if rgb and array.shape[letters.index("c")] == 4:
             channels = (0, 1, 2)
-        source = ArraySource(array, axes, channels=channels)
+        fixed = axes.at_level(planes or {}, array.shape)
+        source = ArraySource(array, letters, spatial, fixed, channels)
         finest = finest or source.shape[1:]
-        factors = snap_factors(finest, source.shape[1:])
+        factors = level_factors(finest, source.shape[1:])
         levels.append(PyramidLevel(source, factors, (0.0,) * len(factors)))
     return tuple(levels)

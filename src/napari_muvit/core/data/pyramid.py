@@ -21,6 +21,7 @@ from ..errors import PyramidError
 from ..geometry import Box, Vector
 from .arrays import ArraySource
 from .block_cache import BlockCache, Pixels, shared_cache
+from .choice import Contents
 from .level_reading import MAX_SOURCE_PIXELS, read_level, read_stored
 from .resample import nearest_positions, take_positions
 
@@ -57,13 +58,17 @@ class Pyramid:
     translation: Vector | None = None
     """Physical position of the centre of the finest pixel 0; None: 0."""
     path: Path | None = None
-    """Where it was opened from, so that another process can reopen it."""
+    """File, folder or zip that it was opened from."""
+    url: str | None = None
+    """Web address that it was opened from."""
     rgb: bool = False
     """Whether the channels are red, green and blue."""
     channel_names: tuple[str, ...] = ()
     """Names of the channels, where the file has them."""
     note: str = ""
     """What the user should know about how it was opened."""
+    contents: Contents = field(default_factory=Contents, repr=False)
+    """What else the file holds, and which image and planes of it were chosen."""
     cache: BlockCache = field(default_factory=shared_cache, repr=False)
     """Keeps decoded pixels, bounded; by default one for all slides."""
 
@@ -122,8 +127,8 @@ class Pyramid:
 
     @property
     def scale_factors(self) -> tuple[float, ...]:
-        """Factor of each stored level to the world pixel (mean over the axes)."""
-        return tuple(float(np.mean(level.scale)) for level in self.levels)
+        """Factor of each stored level to the world pixel (mean over y and x)."""
+        return tuple(float(np.mean(level.scale[-2:])) for level in self.levels)
 
     def viewed_at(self, pixel_size: float | None) -> Pyramid:
         """Return the image with world pixels of ``pixel_size`` (rule 3 of the design).
@@ -271,10 +276,15 @@ class Pyramid:
             )
 
     def _finer_level(self, scale_factor: float) -> int:
-        """Coarsest stored level that is not coarser than ``scale_factor``."""
+        """Coarsest stored level that is not coarser than ``scale_factor``.
+
+        Along an axis whose finest pixels are coarser than that, such as z of a stack,
+        a level may be as coarse as the finest one.
+        """
+        limits = [max(scale_factor, zoom) * 1.01 for zoom in self.zoom]
         best = 0
         for index, level in enumerate(self.levels):
             # A "factor 4" level of a real slide may be 4.0003.
-            if max(level.scale) <= scale_factor * 1.01:
+            if all(s <= limit for s, limit in zip(level.scale, limits, strict=True)):
                 best = index
         return best

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from .units import micrometres
+from .units import is_pixel_size, micrometres
 
 if TYPE_CHECKING:
     import tifffile
@@ -17,16 +16,45 @@ LARGEST_PIXEL = 50.0
 
 
 def tiff_pixel_size(
-    file: tifffile.TiffFile, series: tifffile.TiffPageSeries
-) -> tuple[float, float] | None:
-    """Edge of a finest pixel (y, x) in micrometres, or None where it is not said.
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, spatial: str = "yx"
+) -> tuple[float, ...] | None:
+    """Edge of a finest pixel in micrometres, or None where it is not said.
 
     From OME metadata, Aperio's ``MPP``, ImageJ's unit or the resolution tags.
+
+    Parameters
+    ----------
+    file, series
+        The file and the image in it.
+    spatial
+        ``yx`` or ``zyx``: along which axes.
     """
+    plane = _plane_pixel_size(file, series)
+    if spatial == "yx" or plane is None:
+        return plane
+    step = _z_step(file, series)
+    return None if step is None else (step, *plane)
+
+
+def _z_step(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> float | None:
+    """Micrometres between two planes of a stack, by OME or ImageJ."""
+    if file.is_ome:
+        pixels = _ome_pixels(file, series)
+        return None if pixels is None else _ome_size(pixels, "Z")
+    if file.is_imagej:
+        found = _pair(str((file.imagej_metadata or {}).get("spacing")), "1")
+        factor = _imagej_unit(file)
+        return None if found is None or factor is None else found[0] * factor
+    return None
+
+
+def _plane_pixel_size(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries
+) -> tuple[float, float] | None:
     page = series.keyframe
     found = None
     if file.is_ome:
-        found = _ome_pixel_size(file.ome_metadata)
+        found = _ome_pixel_size(_ome_pixels(file, series))
     if found is None:
         text = page.description or ""
         match = re.search(r"\bMPP\s*=\s*([0-9.eE+-]+)", text)
@@ -37,18 +65,35 @@ def tiff_pixel_size(
     return found
 
 
-def _ome_pixel_size(text: str | None) -> tuple[float, float] | None:
-    pixels = _ome_element(text, "Pixels")
+def _ome_pixel_size(
+    pixels: ElementTree.Element | None,
+) -> tuple[float, float] | None:
     if pixels is None:
         return None
-    sizes = []
-    for axis in "YX":
-        factor = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        value = _pair(pixels.get(f"PhysicalSize{axis}", ""), "1")
-        if factor is None or value is None:
-            return None
-        sizes.append(value[0] * factor)
-    return sizes[0], sizes[1]
+    y, x = _ome_size(pixels, "Y"), _ome_size(pixels, "X")
+    return None if y is None or x is None else (y, x)
+
+
+def _ome_size(pixels: ElementTree.Element, axis: str) -> float | None:
+    factor = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    value = _pair(pixels.get(f"PhysicalSize{axis}", ""), "1")
+    if factor is None or value is None or not is_pixel_size([value[0] * factor]):
+        return None
+    return value[0] * factor
+
+
+def _ome_pixels(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries
+) -> ElementTree.Element | None:
+    """Element of the OME metadata that describes an image of the file."""
+    try:
+        root = ElementTree.fromstring(file.ome_metadata or "")
+    except ElementTree.ParseError:
+        return None
+    found = root.findall(".//{*}Image/{*}Pixels")
+    whole = len(found) == len(file.series)
+    number = next((i for i, s in enumerate(file.series) if s is series), 0)
+    return found[number if whole else 0] if found else None
 
 
 def _ome_element(text: str | None, name: str) -> ElementTree.Element | None:
@@ -65,7 +110,7 @@ def _pair(y: str, x: str) -> tuple[float, float] | None:
         values = float(y), float(x)
     except ValueError:
         return None
-    return values if all(math.isfinite(v) and v > 0 for v in values) else None
+    return values if is_pixel_size(values) else None
 
 
 def _tagged_pixel_size(
@@ -74,10 +119,7 @@ def _tagged_pixel_size(
     """From XResolution and YResolution: pixels per unit."""
     factor = None
     if file.is_imagej:
-        unit = (file.imagej_metadata or {}).get("unit")
-        # ImageJ writes the micro sign as an escape.
-        unit = str(unit).encode().decode("unicode_escape") if unit else None
-        factor = micrometres(unit)
+        factor = _imagej_unit(file)
     if factor is None:
         code = page.tags.valueof("ResolutionUnit")
         factor = {2: 25400.0, 3: 10000.0}.get(int(code) if code is not None else 0)
@@ -94,15 +136,24 @@ def _tagged_pixel_size(
     return sizes[0], sizes[1]
 
 
-def channel_names(file: tifffile.TiffFile, count: int) -> tuple[str, ...]:
+def _imagej_unit(file: tifffile.TiffFile) -> float | None:
+    """Micrometres of ImageJ's unit."""
+    unit = (file.imagej_metadata or {}).get("unit")
+    # ImageJ writes the micro sign as an escape.
+    return micrometres(re.sub(r"\\u00b5", "µ", str(unit), flags=re.IGNORECASE))
+
+
+def channel_names(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, count: int
+) -> tuple[str, ...]:
     """Names of the channels by OME or PerkinElmer metadata, when all have one."""
     names: list[str] = []
     if file.is_ome:
-        pixels = _ome_element(file.ome_metadata, "Pixels")
+        pixels = _ome_pixels(file, series)
         if pixels is not None:
             names = [c.get("Name", "") for c in pixels.findall("{*}Channel")]
     elif file.is_qpi:
-        for page in file.series[0].pages:
+        for page in series.pages:
             text = getattr(page, "description", "")
             element = _ome_element(text.partition("?>")[2] or text, "Name")
             names.append((element.text or "") if element is not None else "")

@@ -10,6 +10,7 @@ In stained slides only bright, colourless places can be background (glass).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,7 +112,7 @@ def cheap_to_look_at(pyramid: Pyramid) -> bool:
     """Whether `find_tissue` reads little: the slide is small, or has a coarse level."""
     wanted = max(1.0, max(pyramid.extent.shape) / LONGEST)
     finer = [lv.shape for lv in pyramid.levels if max(lv.scale) <= 1.01 * wanted]
-    return int(np.prod((finer or [pyramid.shape])[-1])) <= CHEAP_PIXELS
+    return math.prod((finer or [pyramid.shape])[-1]) <= CHEAP_PIXELS
 
 
 def find_tissue(pyramid: Pyramid, longest: int = LONGEST) -> TissueMask:

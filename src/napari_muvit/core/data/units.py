@@ -20,9 +20,18 @@ MICROMETRES = {
 }  # fmt: skip
 
 
-def micrometres(unit: str | None) -> float | None:
+SMALLEST_PIXEL, LARGEST_PIXEL = 1e-6, 1e6
+"""Micrometres. A pixel of another size is a mistake in the file."""
+
+
+def is_pixel_size(sizes: Iterable[float]) -> bool:
+    """Whether all of these can be edges of a pixel in micrometres."""
+    return all(SMALLEST_PIXEL <= s <= LARGEST_PIXEL for s in sizes)
+
+
+def micrometres(unit: object) -> float | None:
     """Return micrometres in one ``unit``, or None for an unknown unit."""
-    if unit is None:
+    if not isinstance(unit, str):
         return None
     # British and plural spellings: micrometres -> micrometer.
     key = unit.strip().lower().replace("metre", "meter")
@@ -75,6 +84,22 @@ def snap_factors(
     return tuple(
         _best(c, q) if c else q for c, q in zip(candidates, quotients, strict=True)
     )
+
+
+def level_factors(
+    finest: Sequence[int],
+    shape: Sequence[int],
+    given: Sequence[float] | None = None,
+) -> tuple[float, ...]:
+    """Find the factors of a level of a 2D or 3D image; see `snap_factors`.
+
+    y and x go together; z often keeps its pixels, so it is looked at on its own.
+    """
+    plane = snap_factors(finest[-2:], shape[-2:], given and given[-2:])
+    if len(shape) == 2:
+        return plane
+    deep = snap_factors(finest[:-2], shape[:-2], given and given[:-2])
+    return (*deep, *plane)
 
 
 def _best(factors: Iterable[int], wanted: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,35 +10,69 @@ from typing import Any
 
 import zarr
 
-from ..errors import ImageNotFoundError, PyramidError
+from ..errors import ImageNotFoundError, MuvitError, PyramidError
+from .place import Place, find_place, is_zarr
+from .stores import open_store
+from .zarr_checks import check_chunks, check_markers
 
-MARKERS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-"""A folder with one of these is a zarr node."""
+__all__ = [
+    "LabelInfo",
+    "is_zarr",
+    "ome_attributes",
+    "one_line",
+    "open_node",
+    "read_label_info",
+]
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr group or array."""
-    return path.is_dir() and any((path / marker).is_file() for marker in MARKERS)
+def open_node(source: str | Path | Place) -> zarr.Array[Any] | zarr.Group:
+    """Open a zarr node for reading; every failure is one line.
 
-
-def open_node(path: Path) -> zarr.Array[Any] | zarr.Group:
-    """Open a zarr node for reading; every failure is one line."""
-    if not path.exists():
-        raise ImageNotFoundError(f"There is no image at {path}.")
+    Raises
+    ------
+    ImageNotFoundError
+        If there is nothing.
+    MissingExtraError
+        If a web address needs packages that are not installed.
+    PyramidError
+        If it is no zarr, cannot be reached, or its chunks are absurdly large.
+    """
+    place = find_place(source)
+    folder = place.folder
+    if folder is not None and not folder.exists():
+        raise ImageNotFoundError(f"There is no image at {place}.")
     try:
-        if not is_zarr(path):
-            raise PyramidError(f"{path} is a folder, but no zarr image.")
-        try:
-            return zarr.open(path, mode="r")
-        except (KeyError, TypeError, FileNotFoundError):
-            # Left-over consolidated metadata of a part that was removed or moved.
-            return zarr.open_group(path, mode="r", use_consolidated=False)
-    except PyramidError:
+        if folder is not None and not is_zarr(folder):
+            raise PyramidError(f"{place} is a folder, but no zarr image.")
+        if folder is not None:
+            check_markers(folder)
+        node = _open(place if folder is None else Place(folder))
+    except MuvitError:
         raise
     except Exception as error:
+        # Of a folder it is known that metadata are there.
+        if folder is None and isinstance(error, FileNotFoundError):
+            raise ImageNotFoundError(
+                f"There is no image at {place}: no zarr.json, .zgroup or .zarray that "
+                "may be read."
+            ) from error
         raise PyramidError(
-            f"{path} is no image that can be read: {one_line(error)}"
+            f"{place} is no image that can be read: {one_line(error).rstrip('.')}."
         ) from error
+    if isinstance(node, zarr.Array):
+        check_chunks(node, place)
+    return node
+
+
+def _open(place: Place) -> zarr.Array[Any] | zarr.Group:
+    store = open_store(place)
+    try:
+        return zarr.open(store, path=place.inside, mode="r")
+    except (KeyError, TypeError, FileNotFoundError):
+        # Left-over consolidated metadata of a part that was removed or moved.
+        return zarr.open_group(
+            store, path=place.inside, mode="r", use_consolidated=False
+        )
 
 
 def one_line(error: BaseException) -> str:
@@ -62,12 +97,14 @@ class LabelInfo:
     """Colour of each label, ``#rrggbb``."""
 
 
-def read_label_info(path: str | Path) -> LabelInfo:
+def read_label_info(source: str | Path | Place | None) -> LabelInfo:
     """Read class names and colours of a label image; empty where it has none."""
-    path = Path(path)
-    if not is_zarr(path):
+    if source is None:
         return LabelInfo({}, {})
-    node = open_node(path)
+    place = find_place(source)
+    if place.folder is not None and not is_zarr(place.folder):
+        return LabelInfo({}, {})
+    node = open_node(place)
     if isinstance(node, zarr.Array):
         return LabelInfo({}, {})
     label = ome_attributes(node).get("image-label")
@@ -77,13 +114,21 @@ def read_label_info(path: str | Path) -> LabelInfo:
     for entry in _entries(label, "properties"):
         text = next((entry[k] for k in ("class", "name") if k in entry), None)
         if isinstance(text, str):
-            names[entry["label-value"]] = text
+            names[entry["label-value"]] = " ".join(text.split())
     for entry in _entries(label, "colors"):
-        rgba = entry.get("rgba")
-        if isinstance(rgba, Sequence) and len(rgba) == 4:
-            red, green, blue = (int(v) for v in rgba[:3])
-            colors[entry["label-value"]] = f"#{red:02x}{green:02x}{blue:02x}"
+        color = _color(entry.get("rgba"))
+        if color is not None:
+            colors[entry["label-value"]] = color
     return LabelInfo(names, colors)
+
+
+def _color(rgba: object) -> str | None:
+    """``#rrggbb`` of four numbers from 0 to 255; None of anything else."""
+    if not isinstance(rgba, Sequence) or len(rgba) != 4:
+        return None
+    if not all(isinstance(v, int | float) and 0 <= v <= 255 for v in rgba[:3]):
+        return None
+    return "#" + "".join(f"{int(v):02x}" for v in rgba[:3])
 
 
 def _entries(label: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
@@ -94,5 +139,7 @@ def _entries(label: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [
         {**e, "label-value": int(e["label-value"])}
         for e in listed
-        if isinstance(e, Mapping) and isinstance(e.get("label-value"), int | float)
+        if isinstance(e, Mapping)
+        and isinstance(value := e.get("label-value"), int | float)
+        and math.isfinite(value)
     ]

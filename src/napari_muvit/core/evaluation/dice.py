@@ -267,7 +267,7 @@ def _open(labels: Labels, kind: str) -> Opened:
     if isinstance(labels, (str, Path)):
         from ..data.open import open_pyramid
 
-        labels = open_pyramid(labels)
+        labels = open_pyramid(labels, as_labels=True)
     if isinstance(labels, Pyramid):
         source, name = labels.levels[0].source, f"the {kind} {labels.name}"
     else:

@@ -63,7 +63,7 @@ def describe_run(
         "model": model_name,
         "image": {
             "name": pyramid.name,
-            "path": None if pyramid.path is None else str(pyramid.path),
+            "path": pyramid.url or (pyramid.path and str(pyramid.path)),
             "shape": list(pyramid.shape),
             "pixel_size": None
             if pyramid.pixel_size is None

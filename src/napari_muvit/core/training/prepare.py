@@ -21,7 +21,7 @@ from ..data.geojson import (
     read_geojson,
     with_shared_colors,
 )
-from ..data.open import open_pyramid
+from ..data.open import open_labels, open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..data.tissue import find_tissue
@@ -116,7 +116,7 @@ def open_annotations(
         if number in named:
             opened.append(named[number].annotations(names))
             continue
-        labels = open_pyramid(source)
+        labels = open_labels(source, image)
         if labels.shape != image.shape:
             raise AnnotationError(
                 f"The labels {labels.name} have the shape {labels.shape}, their image "
