@@ -45,6 +45,7 @@ class OutputLock:
     def __init__(self, path: Path, subject: Path) -> None:
         self.path = path.resolve()
         self._subject = subject
+        self._mine = False
         self._text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         for _ in range(3):
             if self._create():
@@ -61,6 +62,7 @@ class OutputLock:
             with os.fdopen(handle, "w") as file:
                 file.write(self._text)
             _held.add(self.path)
+            self._mine = True
             return True
 
     def _take_over(self) -> None:
@@ -86,7 +88,9 @@ class OutputLock:
     def release(self) -> None:
         """Free the lock; calling it again does nothing."""
         with _held_guard:
-            if self.path in _held:
+            # Another one of this process may have taken the same path since.
+            if self._mine:
+                self._mine = False
                 _held.discard(self.path)
                 with contextlib.suppress(OSError):
                     self.path.unlink()
