@@ -12,7 +12,6 @@ below it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import uuid
@@ -20,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -113,6 +112,14 @@ class GeoJson:
         return label
 
 
+class NamesClasses(Protocol):
+    """A label file that names its classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+
 def _is_region(name: str) -> bool:
     return name.lower() == REGION.lower()
 
@@ -125,18 +132,9 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(first[k] for k in sorted(first, key=lambda k: k != BACKGROUND))
 
 
-def class_names_of(files: Sequence[GeoJson]) -> tuple[str, ...] | None:
+def class_names_of(files: Sequence[NamesClasses]) -> tuple[str, ...] | None:
     """Classes of all files together, or None without any."""
     return _ordered(name for file in files for name in file.class_names) or None
-
-
-def with_shared_colors(files: Sequence[GeoJson]) -> list[GeoJson]:
-    """Give each file the colours that any of them has."""
-    colors: dict[str, str] = {}
-    for file in files:
-        for name, color in file.colors.items():
-            colors.setdefault(name, color)
-    return [dataclasses.replace(file, colors=colors) for file in files]
 
 
 def is_geojson(source: Any) -> bool:
