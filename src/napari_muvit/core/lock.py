@@ -93,7 +93,9 @@ class OutputLock:
                 self._mine = False
                 _held.discard(self.path)
                 with contextlib.suppress(OSError):
-                    self.path.unlink()
+                    # Another machine has taken it over when it seemed left behind.
+                    if self.path.read_text() == self._text:
+                        self.path.unlink()
 
 
 def check_free(path: Path, subject: Path) -> None:

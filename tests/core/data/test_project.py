@@ -445,6 +445,23 @@ def test_entries_that_lie_are_refused(tmp_path):
         decode_items(many)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_a_link_stays_a_link(tmp_path):
+    new(tmp_path).close()
+    link = tmp_path / "l.muvit.jsonl"
+    link.symlink_to(tmp_path / "a.muvit.jsonl")
+    (tmp_path / "a.muvit.jsonl").chmod(0o640)
+    with Project.open(link) as project:
+        project.add(ITEMS[0])
+        with pytest.raises(OutputError, match="being written"):
+            Project.open(tmp_path / "a.muvit.jsonl")
+        project.compact()
+    assert link.is_symlink()
+    assert (tmp_path / "a.muvit.jsonl").stat().st_mode & 0o777 == 0o640
+    with Project.open(tmp_path / "a.muvit.jsonl") as project:
+        assert list(project.items) == [1]
+
+
 WRITER = """
 import sys
 import numpy as np

@@ -16,7 +16,7 @@ from ..geometry import Box
 
 Pair = tuple[float, float]
 MAX_LABEL = 255
-LARGEST, SMALLEST = 1e15, 1e-9
+LARGEST, SMALLEST = 1e12, 1e-9
 """Numbers beyond are no place in an image, and sums of them would lose their pixels."""
 
 

@@ -31,6 +31,8 @@ from .zarr_writer import write_pyramid
 TILE = 512
 """Edge of the tiles of a TIFF, pixels."""
 CENTIMETRES = {"micrometer": 1e-4, "nanometer": 1e-7, "millimeter": 0.1}
+FINEST = 0.01
+"""A smaller factor is a mistake, and would take years."""
 CLASSIC_TIFF = 2**31
 """Larger ones are BigTIFF."""
 
@@ -75,8 +77,8 @@ def write_label_image(
         If ``should_stop`` said so.
     """
     path = Path(os.path.abspath(out))
-    if not np.isfinite(factor) or factor <= 0:
-        raise AnnotationError(f"The factor is {factor!r}; it must be larger than 0.")
+    if not np.isfinite(factor) or factor < FINEST:
+        raise AnnotationError(f"The factor is {factor!r}; at least {FINEST} is needed.")
     writers = {".zarr": _write_zarr, ".tif": _write_tiff, ".tiff": _write_tiff}
     if path.suffix.lower() not in writers:
         raise OutputError(f"{path} is none of .zarr, .tif and .tiff; choose one.")

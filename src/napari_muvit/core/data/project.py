@@ -356,7 +356,8 @@ def _checked_path(path: str | Path) -> Path:
         raise AnnotationError(
             f"{path} is no name of an annotation project; it must end with {SUFFIX}."
         )
-    return Path(path).absolute()
+    # A link stays one when the file is replaced.
+    return Path(path).resolve()
 
 
 def _checked_classes(

@@ -108,6 +108,8 @@ def write_whole(path: Path, lines: Iterable[bytes]) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+        if path.exists():
+            shutil.copymode(path, part)
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -130,13 +132,12 @@ def keep_copy(path: Path) -> Path:
     """
     names = (path.with_name(f"{path.name}.damaged{n}") for n in ("", *range(2, 1000)))
     copy = next(name for name in names if not name.exists())
-    part = copy.with_name(copy.name + ".part")
     try:
-        shutil.copyfile(path, part)
-        os.replace(part, copy)
+        with path.open("rb") as file:
+            write_whole(copy, iter(lambda: file.read(1 << 20), b""))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        if isinstance(error, OutputError):
+            raise
         raise _failed(copy, error) from error
     return copy
 
