@@ -445,6 +445,60 @@ def test_entries_that_lie_are_refused(tmp_path):
         decode_items(many)
 
 
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 6) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
+KINDS = [encode_item(item) for item in ITEMS]
+FIELDS = sorted({name for entry in KINDS for name in entry})
+some_item = plain | st.tuples(
+    st.sampled_from(KINDS), st.dictionaries(st.sampled_from(FIELDS), plain, max_size=2)
+).map(lambda pair: {**pair[0], **pair[1]})
+some_entry = st.fixed_dictionaries(
+    {"op": st.sampled_from(["add", "item", "replace", "remove", "classes", "undo"])},
+    optional={
+        "id": st.integers(-1, 4) | plain,
+        "of": st.integers(0, 5) | plain,
+        "item": some_item,
+        "classes": plain | st.fixed_dictionaries({"names": plain, "colors": plain}),
+    },
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["slide", "pixel_size", "unit", "classes"]), plain, max_size=1
+    ),
+    st.lists(some_entry, max_size=6),
+)
+@settings(max_examples=150, deadline=None)
+def test_lines_of_any_content_open_or_are_refused(tmp_path_factory, changed, entries):
+    path = tmp_path_factory.mktemp("f") / "a.muvit.jsonl"
+    new(path.parent).close()
+    header = json.loads(path.read_text())[1] | changed
+    lines = [header, *({"n": n, **entry} for n, entry in enumerate(entries, 1))]
+    texts = [json.dumps(line).encode() for line in lines]
+    path.write_bytes(
+        b"".join(b'["%08x",%b]\n' % (zlib.crc32(text), text) for text in texts)
+    )
+    try:
+        project = Project.open(path)
+    except AnnotationError:
+        return
+    with project:
+        try:
+            project.undo()
+            wanted = list(project.items)
+            project.compact()
+            assert list(project.items) == wanted
+        except AnnotationError:
+            return
+    with Project.open(path) as again:
+        assert list(again.items) == wanted
+        assert not again.note
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
 def test_a_link_stays_a_link(tmp_path):
     new(tmp_path).close()

@@ -42,10 +42,14 @@ def read_line(line: bytes) -> Json | None:
     if line != _START + b"%08x" % zlib.crc32(body) + _MIDDLE + body + _END:
         return None
     try:
-        entry = json.loads(body)
+        entry = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +152,12 @@ def _read(path: Path) -> ProjectLog:
             if entry is None:
                 raise ValueError("damaged")
             if number == 1:
-                header = _header(entry, path)
-                state.classes = checked_classes(entry["classes"])
-                state.next_number = 1
+                found, state.classes = _header(entry, path)
+                header, state.next_number = found, 1
             else:
                 state.apply(entry)
             good += 1
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, AnnotationError):
                 raise
             damaged.append(number)
@@ -169,7 +172,8 @@ def _read(path: Path) -> ProjectLog:
     )
 
 
-def _header(entry: Entry, path: Path) -> Header:
+def _header(entry: Entry, path: Path) -> tuple[Header, Json]:
+    """First line, and its list of classes."""
     if entry["format"] != FORMAT:
         raise ValueError("another format")
     if entry["version"] != VERSION:
@@ -179,7 +183,8 @@ def _header(entry: Entry, path: Path) -> Header:
         )
     size = entry["pixel_size"]
     pixel_size = None if size is None else (float(size[0]), float(size[1]))
-    return Header(str(entry["slide"]), pixel_size, str(entry["unit"]))
+    header = Header(str(entry["slide"]), pixel_size, str(entry["unit"]))
+    return header, checked_classes(entry["classes"])
 
 
 def _begins_like_one(path: Path) -> bool:

@@ -52,7 +52,7 @@ class ProjectState:
 
         Raises
         ------
-        KeyError, TypeError, ValueError
+        LookupError, TypeError, ValueError
             If it is no line of a project; nothing has changed then.
         """
         number = _whole(entry["n"])
