@@ -236,7 +236,8 @@ def _add_finetune(commands: Commands) -> None:
         nargs="+",
         required=True,
         metavar="LABELS",
-        help="label images (0 = not annotated) or GeoJSON of QuPath, in the same order",
+        help="label images (0 = not annotated), GeoJSON of QuPath or project files "
+        "(.muvit.jsonl), in the same order",
     )
     add("--val-images", nargs="+", default=[], metavar="IMAGE")
     add("--val-labels", nargs="+", default=[], metavar="LABELS")

@@ -13,6 +13,8 @@ import pytest
 import tifffile
 
 from napari_muvit.cli import main
+from napari_muvit.core.data.annotations import Ellipse, Rectangle
+from napari_muvit.core.data.project import Project
 
 STEPS = ["--steps", "4", "--batch", "2", "--epoch-steps", "2", "--device", "cpu"]
 
@@ -407,6 +409,24 @@ def test_geojson_as_labels(
     assert main(again) == 0
     config = json.loads(capsys.readouterr().out)["config"]
     assert config["class_names"] == ["background", "tumour", "stroma"]
+
+
+def test_project_files_as_labels(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "1.muvit.jsonl"
+    with Project.create(path, class_names=("stroma", "tumour")) as project:
+        project.add(Ellipse(1, (30, 30), (20, 20)))
+        project.add(Rectangle(2, (60, 0), (30, 30)))
+        # While it is being annotated.
+        words = [
+            "finetune", "--images", str(data / "rgb.tif"), str(data / "rgb.tif"),
+            "--labels", str(path), outlines(tmp_path / "2.geojson", "tumour"),
+            "--out", str(tmp_path / "model"), *STEPS, "--json",
+        ]  # fmt: skip
+        assert main(words) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["class_names"] == ["stroma", "tumour"]
 
 
 def test_a_stored_configuration_can_be_given_back(

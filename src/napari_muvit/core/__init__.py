@@ -36,10 +36,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
-    "data.annotations": ("Annotations",),
+    "data.annotations": (
+        "Annotations",
+        "BrushMask",
+        "Ellipse",
+        "LabelImage",
+        "Polygon",
+        "Rectangle",
+        "Region",
+    ),
     "data.convert": ("Conversion", "convert"),
     "data.geojson": ("read_geojson", "write_geojson"),
+    "data.label_export": ("write_label_image",),
     "data.open": ("open_pyramid",),
+    "data.project": ("Project",),
     "data.pyramid": ("Pyramid",),
     "data.synthetic": ("write_synthetic",),
     "data.tissue": ("TissueMask", "find_tissue"),
@@ -73,7 +83,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
-    "TissueMask",
+    "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",
+    "Region", "Project", "write_label_image",
     "MuvitError", "Cancelled",
 ]  # fmt: skip
 

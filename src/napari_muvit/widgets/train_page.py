@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..core.config import ModelConfig
-from ..core.data.annotations import Annotations, Polygon
+from ..core.data.annotations import Annotations, LabelImage
 from ..core.data.pyramid import Pyramid
 from ..core.errors import AnnotationError, MuvitError
 from ..core.geometry import Box
@@ -251,10 +251,10 @@ def _missing_classes(annotations: Annotations, names: Sequence[str]) -> str:
     """Return which classes nothing was marked as, in words."""
     marked: set[int] = set()
     for item in annotations.items:
-        if isinstance(item, Polygon):
-            marked.add(item.label)
-        else:
+        if isinstance(item, LabelImage):
             marked.update((item.values or {}).values())
+        else:
+            marked.add(item.label)
     missing = [n for k, n in enumerate(names, start=1) if k not in marked]
     if not missing:
         return ""

@@ -12,9 +12,9 @@ from napari_muvit.core.data.geojson import (
     class_names_of,
     is_geojson,
     read_geojson,
-    with_shared_colors,
     write_geojson,
 )
+from napari_muvit.core.data.named_labels import read_named
 from napari_muvit.core.data.polygons import Polygon
 from napari_muvit.core.errors import (
     AnnotationError,
@@ -266,12 +266,13 @@ def test_upper_and_lower_case_are_the_same_class(tmp_path):
         feature([square(9, 9, 4)], {"name": "tumour"}),
         feature([square(20, 20, 4)], {"name": "Background", "color": [1, 2, 3]}),
     ]
-    file = read_geojson(write(tmp_path, content))
+    path = write(tmp_path, content)
+    file = read_geojson(path)
     assert file.class_names == ("Background", "Tumour")
     assert class_names_of([file, file]) == ("Background", "Tumour")
     found = file.annotations().rasterise(Box((0, 0), (40, 40)), (40, 40))
     assert np.bincount(found.ravel()).tolist() == [0, 1600 - 32, 32]
-    (shared, _) = with_shared_colors([file, file])
+    (shared, _) = read_named([path, path])
     assert shared.annotations(("tumour", "background")).class_colors is None
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_muvit.core.config import ModelConfig
-from napari_muvit.core.data.annotations import Annotations
+from napari_muvit.core.data.annotations import Annotations, Ellipse
 from napari_muvit.core.data.open import open_pyramid
+from napari_muvit.core.data.project import Project
 from napari_muvit.core.errors import AnnotationError, ConfigError
 from napari_muvit.core.training.prepare import (
     model_config_for,
@@ -114,3 +116,45 @@ def test_pretraining_samples_tissue_and_its_background_is_that_of_the_glass() ->
     ]
     everywhere, _, _ = prepare_unlabelled([open_pyramid(image)], config, tissue=False)
     assert everywhere[0].tissue is None
+
+
+def project_of(path: Path, names: Sequence[str], label: int) -> Path:
+    colors = [f"#0000{len(n):02x}" for n in names] if names else None
+    with Project.create(path, class_names=names, class_colors=colors) as project:
+        project.add(Ellipse(label, (20, 20), (9, 9)))
+    return path
+
+
+def test_project_files_of_several_slides_mean_the_same_classes(tmp_path: Path) -> None:
+    one = project_of(tmp_path / "1.muvit.jsonl", ("tumour", "Background"), 1)
+    two = project_of(tmp_path / "2.muvit.jsonl", ("stroma", "Tumour"), 2)
+    three = square_of(tmp_path / "3.geojson", "stroma")
+    images = [slide(None)] * 3
+    opened = open_annotations([one, two, three], images)
+    names = ("Background", "tumour", "stroma")
+    assert all(marks.class_names == names for marks in opened)
+    labels = [marks.items[0].label for marks in opened]  # type: ignore[union-attr]
+    assert labels == [2, 2, 3]
+    assert opened[0].class_colors == ("#00000a", "#000006", "#000006")
+    # Where they agree, the order is theirs.
+    again = project_of(tmp_path / "4.muvit.jsonl", ("tumour", "Background"), 2)
+    (first, _) = open_annotations([one, again], images[:2])
+    assert first.class_names == ("tumour", "Background")
+    with pytest.raises(AnnotationError, match="'tumour', which is not among"):
+        open_annotations([one], images[:1], classes=("a", "b"))
+    config = model_config_for("tiny", images[:1], [first], scale_factors=(1,))
+    assert config.class_names == ("tumour", "Background")
+    prepared = prepare(images[:1], [first], config, 0)
+    assert prepared.slides[0].index.counts[1] == pytest.approx(81 * np.pi, rel=0.05)
+
+
+def test_a_project_without_names_counts_its_labels(tmp_path: Path) -> None:
+    one = project_of(tmp_path / "1.muvit.jsonl", (), 2)
+    two = project_of(tmp_path / "2.muvit.jsonl", ("a", "b"), 2)
+    (marks,) = open_annotations([one], [slide(None)])
+    assert marks.items[0].label == 2  # type: ignore[union-attr]
+    assert marks.class_names is None
+    with pytest.raises(AnnotationError, match="given together"):
+        open_annotations([one, two], [slide(None)] * 2)
+    opened = open_annotations([one, two], [slide(None)] * 2, classes=("b", "a"))
+    assert [m.items[0].label for m in opened] == [2, 1]  # type: ignore[union-attr]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..geometry import Box
 from ..progress import StopFn, check_stop, never_stop
+from .brush_mask import BrushMask
+from .items import Item, Region
 from .label_image import LabelImage
-from .polygons import Polygon
 
 if TYPE_CHECKING:
     from .annotations import AnnotationIndex, Annotations
@@ -89,23 +90,31 @@ def largest_label(annotations: Annotations, should_stop: StopFn = never_stop) ->
     bounds = annotations.bounds()
     if bounds is None:
         return 0
-    polygons = [i.label for i in annotations.items if isinstance(i, Polygon)]
-    if len(polygons) == len(annotations.items):
-        return max(polygons)
+    areas = [i.label for i in annotations.items if not isinstance(i, LabelImage)]
+    if len(areas) == len(annotations.items):
+        return max(areas)
     blocks = _scan(annotations, bounds, _step(annotations), should_stop)
     return max((int(labels.max()) for _, labels in blocks), default=0)
 
 
 def _step(annotations: Annotations) -> NDArray[np.float64]:
-    """World pixels between two samples: the finest pixel among the label images.
+    """World pixels between two samples: the finest pixel among images and masks.
 
-    Polygons have no pixels of their own; they count in world pixels.
+    Outlines have no pixels of their own; they count in world pixels. So do masks that
+    are finer, because no crop is read finer than that.
     """
-    steps = [
-        item.step if isinstance(item, LabelImage) else (1.0, 1.0)
-        for item in annotations.items
-    ]
+    steps = []
+    for item in annotations.items:
+        drawn = _pixels_of(item)
+        step = (1.0, 1.0) if drawn is None else drawn.step
+        steps.append(step if isinstance(drawn, LabelImage) else np.maximum(step, 1.0))
     return np.asarray(np.min(np.asarray(steps or [(1.0, 1.0)]), axis=0))
+
+
+def _pixels_of(item: Item) -> LabelImage | BrushMask | None:
+    """Return what has pixels of its own; None for an outline."""
+    inner = item.area if isinstance(item, Region) else item
+    return inner if isinstance(inner, LabelImage | BrushMask) else None
 
 
 def _scan(
@@ -119,9 +128,10 @@ def _scan(
     part = bounds.intersection(extent) if bounds is not None else None
     if part is None:
         return
-    # On the grid of the label images, so that every stored pixel is met once.
-    anchors = [i.extent.lower for i in annotations.items if isinstance(i, LabelImage)]
-    anchor = np.asarray(anchors[0] if anchors else extent.lower)
+    # On the grid of the finest label image or mask: every stored pixel is met once.
+    drawn = [found for i in annotations.items if (found := _pixels_of(i)) is not None]
+    finest = min(drawn, key=lambda item: float(np.prod(item.step)), default=None)
+    anchor = np.asarray(extent.lower if finest is None else finest.lower)
     first = np.ceil((np.asarray(part.lower) - anchor) / step - 0.5 - 1e-6)
     last = np.ceil((np.asarray(part.upper) - anchor) / step - 0.5 - 1e-6)
     low, high = first.astype(int), last.astype(int)

@@ -1,7 +1,8 @@
-"""Annotations: outlined polygons and label images, rasterised per crop at any scale.
+"""Annotations: areas and label images, rasterised per crop at any scale.
 
 Labels: 0 = not annotated, 1..K = classes. Coordinates are world coordinates, edge to
-edge. Later items lie over earlier ones.
+edge. Regions lie at the bottom; upon them lie the other items in their order, later
+ones over earlier ones. An area with the label 0 takes away what lies below it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import AnnotationError
 from ..geometry import Box
 from ..progress import StopFn, never_stop
+from .areas import Ellipse, Rectangle
+from .brush_mask import BrushMask
+from .items import Item, Region, in_order
 from .label_image import LabelImage
 from .ome_zarr import read_label_info
 from .open import open_pyramid
@@ -27,9 +31,13 @@ from .polygons import Polygon, Vertices
 __all__ = [
     "AnnotationIndex",
     "Annotations",
+    "BrushMask",
+    "Ellipse",
     "LabelClasses",
     "LabelImage",
     "Polygon",
+    "Rectangle",
+    "Region",
     "label_classes",
 ]
 
@@ -51,8 +59,8 @@ class AnnotationIndex:
 class Annotations:
     """What the user says of one slide."""
 
-    items: tuple[Polygon | LabelImage, ...]
-    """Later ones lie over earlier ones."""
+    items: tuple[Item, ...]
+    """Regions first (they are moved there), later ones over earlier ones."""
     class_names: tuple[str, ...] | None = None
     """Names of the labels 1..K, where known."""
     class_colors: tuple[str, ...] | None = None
@@ -61,7 +69,7 @@ class Annotations:
     """What the user should know about how they were read."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "items", tuple(self.items))
+        object.__setattr__(self, "items", in_order(self.items))
         if self.ndim == 3 and any(not _is_volume(item) for item in self.items):
             raise AnnotationError(
                 "Outlines and flat label images lie in a plane; they cannot be mixed "
@@ -160,7 +168,7 @@ class Annotations:
         out = np.zeros(tuple(shape), dtype=np.uint8)
         for number in self._touching(box):
             item = self.items[number]
-            if isinstance(item, Polygon):
+            if not isinstance(item, LabelImage):
                 item.fill(out, box)
                 continue
             labels = item.read(box, shape)
@@ -272,14 +280,9 @@ class Annotations:
     @cached_property
     def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper corner of each item, (n, ndim) each."""
-        boxes = [
-            (item.lower, item.upper)
-            if isinstance(item, Polygon)
-            else tuple(item.extent.as_array())
-            for item in self.items
-        ]
-        lower = np.array([b[0] for b in boxes]).reshape(-1, self.ndim)
-        return lower, np.array([b[1] for b in boxes]).reshape(-1, self.ndim)
+        lower = np.array([item.lower for item in self.items]).reshape(-1, self.ndim)
+        upper = np.array([item.upper for item in self.items])
+        return lower, upper.reshape(-1, self.ndim)
 
     def _touching(self, box: Box) -> NDArray[np.intp]:
         """Numbers of the items whose bounding box meets ``box``, in order."""

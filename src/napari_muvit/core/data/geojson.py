@@ -12,7 +12,6 @@ below it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import uuid
@@ -20,12 +19,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import AnnotationError, ImageNotFoundError, MuvitError, OutputError
 from .annotations import Annotations
+from .items import Area, Region
+from .label_image import LabelImage
+from .outlines import outlines
 from .polygons import Polygon, Vertices
 
 SUFFIXES = {".geojson", ".json"}
@@ -83,8 +85,7 @@ class GeoJson:
         """
         names = tuple(class_names) if class_names is not None else self.class_names
         labels = {name.strip().lower(): k for k, name in enumerate(names, start=1)}
-        regions: list[Polygon] = []
-        areas: list[Polygon] = []
+        items: list[Area] = []
         for outline in self.outlines:
             name = outline.class_name
             is_region = _is_region(name)
@@ -92,11 +93,11 @@ class GeoJson:
             if is_region or not name.endswith("*"):
                 label = self._label(BACKGROUND if is_region else name, labels, names)
             polygon = Polygon(label, outline.vertices, outline.holes)
-            (regions if is_region else areas).append(polygon)
+            items.append(Region(polygon) if is_region else polygon)
         known = {name.strip().lower(): color for name, color in self.colors.items()}
         colors = tuple(known.get(name.strip().lower(), "") for name in names)
         return Annotations(
-            (*regions, *areas),
+            tuple(items),
             names or None,
             colors if colors and all(colors) else None,
             note=f"{self.path.name}: {self.note}" if self.note else "",
@@ -113,6 +114,14 @@ class GeoJson:
         return label
 
 
+class NamesClasses(Protocol):
+    """A label file that names its classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+
 def _is_region(name: str) -> bool:
     return name.lower() == REGION.lower()
 
@@ -125,18 +134,9 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(first[k] for k in sorted(first, key=lambda k: k != BACKGROUND))
 
 
-def class_names_of(files: Sequence[GeoJson]) -> tuple[str, ...] | None:
+def class_names_of(files: Sequence[NamesClasses]) -> tuple[str, ...] | None:
     """Classes of all files together, or None without any."""
     return _ordered(name for file in files for name in file.class_names) or None
-
-
-def with_shared_colors(files: Sequence[GeoJson]) -> list[GeoJson]:
-    """Give each file the colours that any of them has."""
-    colors: dict[str, str] = {}
-    for file in files:
-        for name, color in file.colors.items():
-            colors.setdefault(name, color)
-    return [dataclasses.replace(file, colors=colors) for file in files]
 
 
 def is_geojson(source: Any) -> bool:
@@ -308,14 +308,16 @@ def _ring(ring: Json, where: str) -> Vertices:
 def write_geojson(
     annotations: Annotations, path: str | Path, plane: tuple[int, int] = (0, 0)
 ) -> None:
-    """Write outlines as a FeatureCollection that QuPath reads.
+    """Write areas as a FeatureCollection that QuPath reads.
 
-    What takes away (label 0) becomes ``Ignore*``.
+    What takes away (label 0) becomes ``Ignore*``. A region becomes ``Region*`` where
+    its class is named background, else an ordinary area below all others. An ellipse
+    becomes a polygon within a tenth of a pixel, a mask its outlines along pixel edges.
 
     Parameters
     ----------
     annotations
-        Polygons; a label image has no outlines.
+        Anything but label images, which have no outlines.
     path
         File to write; it is replaced as a whole.
     plane
@@ -339,7 +341,7 @@ def write_geojson(
         )
     features = []
     for number, item in enumerate(annotations.items):
-        if not isinstance(item, Polygon):
+        if isinstance(item, LabelImage):
             raise AnnotationError(
                 "A label image has no outlines, so it cannot be written as GeoJSON."
             )
@@ -347,6 +349,8 @@ def write_geojson(
         if 0 < item.label <= len(names):
             name = names[item.label - 1]
         color = colors[item.label - 1] if 0 < item.label <= len(colors) else None
+        if isinstance(item, Region) and name.strip().lower() == BACKGROUND:
+            name = REGION
         features.append(_feature(item, name, color, plane, number))
     text = json.dumps({"type": "FeatureCollection", "features": features})
     temporary = path.with_name(path.name + ".part")
@@ -360,19 +364,24 @@ def write_geojson(
 
 
 def _feature(
-    item: Polygon, name: str, color: str | None, plane: tuple[int, int], number: int
+    item: Area, name: str, color: str | None, plane: tuple[int, int], number: int
 ) -> Json:
-    rings = [_closed(ring) for ring in (item.vertices, *item.holes)]
+    parts = [
+        [_closed(ring) for ring in (part.vertices, *part.holes)]
+        for part in outlines(item)
+    ]
     classification: dict[str, Json] = {"name": name}
     if color:
         classification["color"] = list(bytes.fromhex(color.removeprefix("#")))
+    single = len(parts) == 1
+    coordinates = parts[0] if single else parts
     geometry = {
-        "type": "Polygon",
-        "coordinates": rings,
+        "type": "Polygon" if single else "MultiPolygon",
+        "coordinates": coordinates,
         "plane": {"c": -1, "z": plane[0], "t": plane[1]},
     }
     # The same outline keeps its id, so that QuPath knows it again.
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{number} {name} {rings}")
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{number} {name} {coordinates}")
     return {
         "type": "Feature",
         "id": str(identity),

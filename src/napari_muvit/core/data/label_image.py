@@ -60,6 +60,16 @@ class LabelImage:
         return Box(tuple(low), tuple(high))
 
     @property
+    def lower(self) -> NDArray[np.float64]:
+        """Smallest y and x."""
+        return np.asarray(self.extent.lower)
+
+    @property
+    def upper(self) -> NDArray[np.float64]:
+        """Largest y and x."""
+        return np.asarray(self.extent.upper)
+
+    @property
     def step(self) -> tuple[float, ...]:
         """World pixels per stored finest pixel."""
         return tuple(s * z for s, z in zip(self.scale, self.pyramid.zoom, strict=True))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..data.zarr_writer import halve_labels
 from ..errors import OutputError
-from .lock import OutputLock, check_free
+from ..lock import OutputLock, check_free
 from .record import PRIVATE, read_record
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class LabelWriter:
             If another writer is at work or the disk refuses.
         """
         try:
-            self._lock = OutputLock(self.path / PRIVATE / "lock")
+            self._lock = OutputLock(self.path / PRIVATE / "lock", self.path)
             flags = (self.path / PRIVATE / "done").read_bytes()
             self.done = np.frombuffer(flags, np.uint8).astype(bool)
             # Left by a writer that was killed within a chunk.
@@ -248,7 +248,7 @@ def _remove(path: Path) -> None:
             f"{path} is not a single Zarr image, so it is not overwritten; remove it "
             "yourself or choose another output."
         )
-    check_free(path / PRIVATE / "lock")
+    check_free(path / PRIVATE / "lock", path)
     # Moved first: a kill while removing must not leave half a store at the path.
     aside = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(aside, ignore_errors=True)

@@ -15,12 +15,7 @@ import numpy as np
 from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
-from ..data.geojson import (
-    class_names_of,
-    is_geojson,
-    read_geojson,
-    with_shared_colors,
-)
+from ..data.named_labels import has_names, is_named, read_named, shared_names
 from ..data.open import open_labels, open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
@@ -32,7 +27,8 @@ from ..progress import StopFn, check_stop, never_stop
 ImageSource = Any
 """A path, an array, a list of arrays or a `Pyramid`."""
 LabelSource = Any
-"""`Annotations`, a GeoJSON file, or a label image: a path, an array or a `Pyramid`."""
+"""`Annotations`, a GeoJSON or project file, or a label image: a path, an array or a
+`Pyramid`."""
 
 
 MAX_NAMED = 5
@@ -71,12 +67,13 @@ def open_annotations(
     classes: Sequence[str] | None = None,
     purpose: str = "training",
 ) -> list[Annotations]:
-    """Open label images and GeoJSON files, one for each image.
+    """Open label images, GeoJSON and project files, one for each image.
 
     Parameters
     ----------
     sources
-        `Annotations`, label images (of the shape of their image), or GeoJSON files.
+        `Annotations`, label images (of the shape of their image), GeoJSON or project
+        files.
     images
         In the same order.
     zero_is_background
@@ -100,15 +97,17 @@ def open_annotations(
             f"{purpose}; one label file for each image is needed, in the same order."
         )
     opened = []
-    numbers = [i for i, source in enumerate(sources) if is_geojson(source)]
-    files = with_shared_colors([read_geojson(sources[i]) for i in numbers])
+    numbers = [i for i, source in enumerate(sources) if is_named(source)]
+    files = read_named([sources[i] for i in numbers])
     named = dict(zip(numbers, files, strict=True))
-    if classes is None and named and len(named) < len(sources):
+    nameless = len(sources) - len(files) + sum(not has_names(f) for f in files)
+    if classes is None and 0 < nameless < len(sources):
         raise AnnotationError(
-            "GeoJSON files and label images were given together; name all classes in "
-            "label order (--classes), so that both mean the same."
+            "Label files that name their classes and others that number them were "
+            "given together; name all classes in label order (--classes), so that "
+            "they mean the same."
         )
-    names = classes or class_names_of(files)
+    names = classes or shared_names(files)
     for number, (source, image) in enumerate(zip(sources, images, strict=True)):
         if isinstance(source, Annotations):
             opened.append(source)

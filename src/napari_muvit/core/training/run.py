@@ -114,9 +114,9 @@ def finetune(
     images
         Paths (OME-Zarr, TIFF, ...), arrays, lists of arrays or `Pyramid` objects.
     annotations
-        One an image: `Annotations`, a GeoJSON file, or a label image of the image's
-        shape (0 = not annotated, classes from 1; with ``zero_is_background`` in the
-        model, label v is class v + 1).
+        One an image: `Annotations`, a GeoJSON or project file, or a label image of the
+        image's shape (0 = not annotated, classes from 1; with ``zero_is_background``
+        in the model, label v is class v + 1).
     config
         How long and how.
     out

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from ..errors import OutputError
+from .errors import OutputError
 
 FOREIGN_STALE_SECONDS = 600.0
 """A lock of another machine counts as left behind when untouched for this long."""
@@ -33,6 +33,8 @@ class OutputLock:
     ----------
     path
         The lock file; its folder exists.
+    subject
+        What it guards, for messages.
 
     Raises
     ------
@@ -40,14 +42,16 @@ class OutputLock:
         If another writer is at work.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, subject: Path) -> None:
         self.path = path.resolve()
+        self._subject = subject
+        self._mine = False
         self._text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         for _ in range(3):
             if self._create():
                 return
             self._take_over()
-        raise OutputError(_busy(self.path, "another process"))
+        raise OutputError(_busy(self.path, self._subject, "another process"))
 
     def _create(self) -> bool:
         with _held_guard:
@@ -58,6 +62,7 @@ class OutputLock:
             with os.fdopen(handle, "w") as file:
                 file.write(self._text)
             _held.add(self.path)
+            self._mine = True
             return True
 
     def _take_over(self) -> None:
@@ -69,7 +74,7 @@ class OutputLock:
             return
         owner = _live_owner(self.path, text, age)
         if owner is not None:
-            raise OutputError(_busy(self.path, owner))
+            raise OutputError(_busy(self.path, self._subject, owner))
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.{time.time_ns()}")
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path, aside)
@@ -83,14 +88,18 @@ class OutputLock:
     def release(self) -> None:
         """Free the lock; calling it again does nothing."""
         with _held_guard:
-            if self.path in _held:
+            # Another one of this process may have taken the same path since.
+            if self._mine:
+                self._mine = False
                 _held.discard(self.path)
                 with contextlib.suppress(OSError):
-                    self.path.unlink()
+                    # Another machine has taken it over when it seemed left behind.
+                    if self.path.read_text() == self._text:
+                        self.path.unlink()
 
 
-def check_free(path: Path) -> None:
-    """Raise `OutputError` when a live writer holds the lock at ``path``."""
+def check_free(path: Path, subject: Path) -> None:
+    """Raise `OutputError` when a live writer of ``subject`` holds the lock."""
     path = path.resolve()
     try:
         text = path.read_text()
@@ -99,12 +108,12 @@ def check_free(path: Path) -> None:
         return
     owner = _live_owner(path, text, age)
     if owner is not None:
-        raise OutputError(_busy(path, owner))
+        raise OutputError(_busy(path, subject, owner))
 
 
-def _busy(path: Path, owner: str) -> str:
+def _busy(path: Path, subject: Path, owner: str) -> str:
     return (
-        f"{path.parent.parent} is being written by {owner}. Wait for it, stop it, or "
+        f"{subject} is being written by {owner}. Wait for it, stop it, or "
         f"choose another output; if it is not running, remove {path}."
     )
 
