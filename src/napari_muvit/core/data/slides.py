@@ -165,6 +165,9 @@ def _open_tiff(path: Path, name: str, choice: Choice) -> Pyramid:
     # One pixel of the coarsest level shows whether the codec is there.
     last = pyramid.levels[-1].source
     last.read([0] * pyramid.ndim, [1] * pyramid.ndim)
+    # Nothing stays open or in memory that nobody has asked for.
+    if isinstance(last.array, TiffLevel):
+        last.array.close()
     return pyramid
 
 

@@ -17,6 +17,7 @@ import zarr
 
 from ..errors import PyramidError
 from .file_stamp import FileStamp
+from .open_levels import OpenLevels
 
 MAX_WHOLE_BYTES = 2**29
 """A level in strips is decoded as a whole up to this size: strips span the width, so
@@ -154,6 +155,9 @@ def _check_companions(file: tifffile.TiffFile, path: Path) -> None:
             )
 
 
+_OPEN = OpenLevels(most=64, max_bytes=2 * MAX_WHOLE_BYTES)
+
+
 class TiffLevel:
     """A level of an image of a TIFF; the file is opened when it is read.
 
@@ -212,7 +216,15 @@ class TiffLevel:
             if self._array is None or self._pid != os.getpid():
                 self._array = self._open()
                 self._pid = os.getpid()
-            return self._array
+            array = self._array
+        in_memory = isinstance(array, np.ndarray) and not isinstance(array, np.memmap)
+        _OPEN.used(self, array.nbytes if in_memory else 0)
+        return array
+
+    def close(self) -> None:
+        """Let the file and the pixels go; they are opened again when they are read."""
+        with self._lock:
+            self._array = None
 
     def _open(self) -> Any:
         file = tifffile.TiffFile(self.path)
@@ -232,9 +244,11 @@ class TiffLevel:
                         shape=self.shape,
                     )
         # The store reads from the open file under its own lock.
-        weakref.finalize(self, file.close)
         store = series_of(file)[self.image].aszarr(level=self.level)
-        return zarr.open_array(store, mode="r")
+        array = zarr.open_array(store, mode="r")
+        # Not before a thread that still reads is done.
+        weakref.finalize(array, file.close)
+        return array
 
 
 def _chunks(
