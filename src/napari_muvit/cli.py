@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait by spinning slow torch down tenfold where cores are shared.
     # It has to be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What is wrong with a file is said once, in one line.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
