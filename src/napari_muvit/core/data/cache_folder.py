@@ -73,7 +73,7 @@ class CacheFolder:
 
     def lock(self, key: str) -> FileLock:
         """Lock that is held while an entry is built or removed."""
-        return FileLock(self._locks / key, is_singleton=False)
+        return FileLock(self._locks / key)
 
     def use(self, key: str) -> None:
         """Say that this process reads an entry as long as it lives."""
@@ -147,7 +147,7 @@ class CacheFolder:
         keys: set[str] = set()
         own = _process_mark(self._users)
         for path in self._users.glob(f"*{_KEYS}"):
-            lock = FileLock(path.with_suffix(".lock"), is_singleton=False)
+            lock = FileLock(path.with_suffix(".lock"))
             alive = path == own.path
             if not alive:
                 try:
@@ -172,7 +172,7 @@ class _ProcessMark:
         name = uuid.uuid4().hex
         self.path = folder / (name + _KEYS)
         self._lock = FileLock(
-            folder / (name + ".lock"), thread_local=False, is_singleton=False
+            folder / (name + ".lock"), thread_local=False
         )
         self._keys: set[str] = set()
         self._guard = threading.Lock()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import zarr
@@ -24,7 +25,7 @@ from .cache_settings import CacheSettings
 from .level_build import build_or_wait
 from .level_identity import describe_source, entry_key
 from .level_reading import AVERAGED_BLOCK
-from .level_store import LevelPlan, is_whole, open_levels
+from .level_store import LevelPlan, is_whole, open_levels, read_record
 from .openslide_levels import OpenSlideLevel
 from .pyramid import Pyramid
 from .tiff_levels import TiffLevel
@@ -165,6 +166,36 @@ def _entry(
     folder.touch(key)
     spatial = pyramid.levels[0].source.spatial
     return open_levels(folder.entry(key), plans, spatial)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLevels:
+    """What the cache holds of a slide."""
+
+    scale_factors: tuple[float, ...]
+    """Stored finest pixels per pixel of each level."""
+    nbytes: int
+    """On disk."""
+
+
+def kept_levels(pyramid: Pyramid, cache: CacheSettings | None = None) -> KeptLevels:
+    """Find out what the cache holds of a slide as its file is now; reads no chunk."""
+    cache = CacheSettings.from_environment() if cache is None else cache
+    factors: set[float] = set()
+    nbytes = 0
+    if cache.enabled and pyramid.path is not None:
+        file = describe_source(pyramid, ())
+        for entry in CacheFolder(cache).entries():
+            record = read_record(entry.path)
+            facts = record["facts"] if record else {}
+            if any(facts.get(name) != file[name] for name in ("path", "file")):
+                continue
+            nbytes += entry.nbytes
+            for level in facts["levels"]:
+                scale = pyramid.levels[level["index"]].scale
+                steps = (s * t for s, t in zip(scale, level["step"], strict=True))
+                factors.add(round(sum(steps) / len(scale), 3))
+    return KeptLevels(tuple(sorted(factors)), nbytes)
 
 
 def _said(message: str) -> Progress:
