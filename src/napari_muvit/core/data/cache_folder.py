@@ -171,9 +171,7 @@ class _ProcessMark:
     def __init__(self, folder: Path) -> None:
         name = uuid.uuid4().hex
         self.path = folder / (name + _KEYS)
-        self._lock = FileLock(
-            folder / (name + ".lock"), thread_local=False
-        )
+        self._lock = FileLock(folder / (name + ".lock"), thread_local=False)
         self._keys: set[str] = set()
         self._guard = threading.Lock()
 
