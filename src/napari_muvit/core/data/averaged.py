@@ -26,8 +26,8 @@ class MissingLevel:
 class AveragedLevel:
     """A level that the file lacks, averaged before and kept somewhere.
 
-    It holds what `Pyramid.read` would average, bit for bit, so that no result depends
-    on whether there is one. Where its pixels cannot be read they are averaged anew.
+    It holds what `Pyramid.read` would average, so that no result depends on whether
+    there is one. Where its pixels cannot be read they are averaged anew.
     """
 
     index: int

@@ -26,7 +26,7 @@ def describe_source(pyramid: Pyramid, plans: Sequence[LevelPlan]) -> dict[str, A
     """Return what tells one entry from another, in plain JSON types.
 
     The path, size and time of a file, or the metadata and times of folders of a zarr;
-    plane and channels; and seeded blocks of pixels of each level that is averaged.
+    image, planes and channels; and seeded blocks of pixels of each level that is averaged.
     How the slide is named or viewed does not matter.
 
     Raises
@@ -55,6 +55,8 @@ def describe_source(pyramid: Pyramid, plans: Sequence[LevelPlan]) -> dict[str, A
     return {
         "path": str(path),
         "file": _file_state(path),
+        "image": pyramid.contents.image,
+        "planes": {a: i for a, i in sorted(pyramid.contents.planes.items()) if i},
         "sources": levels,
         "levels": [plan.facts() for plan in plans],
     }
