@@ -26,8 +26,8 @@ def describe_source(pyramid: Pyramid, plans: Sequence[LevelPlan]) -> dict[str, A
     """Return what tells one entry from another, in plain JSON types.
 
     The path, size and time of a file, or the metadata and times of folders of a zarr;
-    image, planes and channels; and seeded blocks of pixels of each level that is averaged.
-    How the slide is named or viewed does not matter.
+    image, planes and channels; and seeded blocks of pixels of each level that is
+    averaged. How the slide is named or viewed does not matter.
 
     Raises
     ------
