@@ -38,6 +38,9 @@ if "QT_API" in os.environ:
 # The user's own napari settings neither change a test nor are changed by one.
 _settings_folder = Path(tempfile.mkdtemp(prefix="napari-muvit-tests-"))
 os.environ["NAPARI_CONFIG"] = str(_settings_folder / "settings.yaml")
+# Nor are they touched.
+os.environ["NAPARI_MUVIT_CACHE"] = str(_settings_folder / "cache")
+os.environ.pop("NAPARI_MUVIT_CACHE_LIMIT_GB", None)
 
 
 def pytest_unconfigure() -> None:

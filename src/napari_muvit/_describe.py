@@ -49,6 +49,7 @@ def describe_path(path: str | Path, parts: bool = False, **reading: Any) -> Fact
 
 def describe_slide(image: Pyramid) -> Facts:
     """Describe a slide in plain JSON types; a coarse level is looked at for tissue."""
+    from .core.data.level_cache import kept_levels
     from .core.data.tissue import cheap_to_look_at, find_tissue
     from .core.data.zarr_nodes import read_label_info
 
@@ -80,9 +81,32 @@ def describe_slide(image: Pyramid) -> Facts:
         }  # fmt: skip
     if names:
         facts["classes"] = [f"{value} {name}" for value, name in sorted(names.items())]
+    kept = kept_levels(image)
+    if kept.nbytes:
+        facts["kept_levels"] = {
+            "scale_factors": list(kept.scale_factors), "bytes": kept.nbytes
+        }  # fmt: skip
     if image.note:
         facts["note"] = image.note
     return facts
+
+
+def describe_cache() -> Facts:
+    """Describe the cache of coarse levels in plain JSON types."""
+    from .core.data.cache_folder import CacheFolder
+    from .core.data.cache_settings import CacheSettings
+
+    settings = CacheSettings.from_environment()
+    entries = CacheFolder(settings).entries()
+    return {
+        "kind": "cache of coarse levels",
+        "path": str(settings.folder),
+        "used": settings.enabled,
+        "slides": sum(entry.complete for entry in entries),
+        "unfinished": sum(not entry.complete for entry in entries),
+        "megabytes": round(sum(entry.nbytes for entry in entries) / 1e6, 1),
+        "limit_megabytes": round(settings.limit_bytes / 1e6, 1),
+    }
 
 
 def describe_model(config: ModelConfig) -> Facts:
@@ -174,6 +198,9 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         if "share" in value:
             return f"{value['share']:.0%} ({value['background']} background)"
+        if "bytes" in value:
+            levels = ", ".join(f"1/{f:g}" for f in value["scale_factors"])
+            return f"{levels} ({value['bytes'] / 1e6:,.1f} MB in the cache)"
         width = max(map(len, value))
         return "".join(f"\n    {k:<{width}} {v:>12,}" for k, v in value.items())
     if isinstance(value, list) and value and isinstance(value[0], dict):

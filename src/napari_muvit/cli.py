@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_synthetic(commands)
     _add_convert(commands)
+    _add_cache(commands)
     _add_finetune(commands)
     _add_predict(commands)
     _add_evaluate(commands)
@@ -230,6 +231,45 @@ def run_convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_cache(commands: Commands) -> None:
+    cache = commands.add_parser("cache", help="coarse levels that are kept on disk")
+    cache.add_argument("what", choices=("info", "clear"), help="describe or empty it")
+    cache.add_argument("--json", action="store_true", help="print JSON")
+    cache.set_defaults(run=run_cache)
+
+
+def run_cache(arguments: argparse.Namespace) -> int:
+    """Describe or empty the cache of coarse levels."""
+    from ._describe import describe_cache, render
+    from .core.data.cache_folder import CacheFolder
+    from .core.data.cache_settings import CacheSettings
+
+    if arguments.what == "info":
+        facts = describe_cache()
+        say(_json(facts) if arguments.json else render(facts))
+        return 0
+    gone, left = CacheFolder(CacheSettings.from_environment()).clear()
+    if arguments.json:
+        say(_json({"removed_bytes": gone, "left_bytes": left}))
+        return 0
+    rest = f" {left / 1e6:,.1f} MB are in use and stay." if left else ""
+    say(f"{gone / 1e6:,.1f} MB removed.{rest}")
+    return 0
+
+
+def _add_no_cache(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--no-cache", action="store_true", help="keep no coarse levels of flat slides"
+    )  # fmt: skip
+
+
+def _cache(arguments: argparse.Namespace) -> Any:
+    """Where coarse levels are kept; None: as the environment says."""
+    from .core.data.cache_settings import CacheSettings
+
+    return CacheSettings(enabled=False) if arguments.no_cache else None
+
+
 def _add_finetune(commands: Commands) -> None:
     tune = commands.add_parser("finetune", help="train a segmenter on labelled slides")
     add = tune.add_argument
@@ -266,6 +306,7 @@ def _add_finetune(commands: Commands) -> None:
         help="0 is a class; label v means class v + 1",
     )
     _add_reading(add)
+    _add_no_cache(add)
     add("--epochs", type=int)
     add("--steps", type=int)
     add("--minutes", type=float)
@@ -319,6 +360,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
             text = "Everything fits; nothing was trained."
             say(_json(facts) if arguments.json else text)
             return 0
+        options["cache"] = _cache(arguments)
         result = finetune(images, labels, training, **options)
     say(_json(_result_dict(result)) if arguments.json else _result_text(result))
     return EXIT_STOPPED if result.stopped == "stopped" else 0
@@ -473,6 +515,7 @@ def _add_predict(commands: Commands) -> None:
     add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
     _add_reading(add)
+    _add_no_cache(add)
     add("--batch", type=int, default=16, metavar="N", help="crops in one pass")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--overwrite", action="store_true", help="replace what is at the output")
@@ -556,8 +599,9 @@ def _predict_one(
         }
     with Console(image.name) as console, interruptible() as should_stop:
         run = predict(
-            image, model, config, out=out, on_progress=console, should_stop=should_stop
-        )
+            image, model, config, out=out, on_progress=console,
+            should_stop=should_stop, cache=_cache(arguments),
+        )  # fmt: skip
         tiles = sum(1 for _ in run)
     state = "Stopped; run again to continue" if run.stopped else "Written"
     if run.finished_before:

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from napari_muvit.cli import main
+from napari_muvit.core.data import cache_folder, level_cache
 from napari_muvit.core.data.annotations import Ellipse, Rectangle
 from napari_muvit.core.data.project import Project
 
@@ -459,3 +460,48 @@ def test_convert(
     assert json.loads(capsys.readouterr().out)["blocks"] == 0
     assert main(["convert", str(data / "rgb_labels.tif"), out]) == 2
     assert "something else" in capsys.readouterr().err
+
+
+def test_coarse_levels_are_kept_described_and_removed(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(level_cache, "DEAR_PIXELS", 1)
+    monkeypatch.setenv("NAPARI_MUVIT_CACHE", str(tmp_path / "cache"))
+    slide = tmp_path / "flat.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 260), dtype=np.uint8)
+    tifffile.imwrite(slide, pixels, tile=(64, 64))
+    tifffile.imwrite(tmp_path / "labels.tif", pixels // 128 + 1)
+    words = [
+        "finetune", "--images", str(slide), "--labels", str(tmp_path / "labels.tif"),
+        "--levels", "1,8", "--crop", "32", *STEPS, "--out",
+    ]  # fmt: skip
+    assert main([*words, str(tmp_path / "dry"), "--dry-run"]) == 0
+    assert main([*words, str(tmp_path / "none"), "--no-cache"]) == 0
+    assert not (tmp_path / "cache").exists()
+    assert main([*words, str(tmp_path / "model")]) == 0
+    assert "averaged once" in capsys.readouterr().err
+    assert main(["info", str(slide), "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["kept_levels"]
+    assert kept["scale_factors"] == [8.0]
+    assert main(["info", str(slide)]) == 0
+    assert "kept levels: 1/8 (0.0 MB in the cache)" in capsys.readouterr().out
+    assert main(["cache", "info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["slides"], facts["unfinished"]) == (1, 0)
+    assert facts["limit_megabytes"] == 20_000
+    # This process reads them still.
+    assert main(["cache", "clear"]) == 0
+    assert "in use and stay" in capsys.readouterr().out
+    command = [sys.executable, "-m", "napari_muvit.cli", "cache", "clear", "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(found) == {"removed_bytes": 0, "left_bytes": kept["bytes"]}
+    # As if the process that read them had ended.
+    for mark in cache_folder._marks.values():
+        mark._lock.release()
+    monkeypatch.setattr(cache_folder, "_marks", {})
+    assert main(["cache", "clear", "--json"]) == 0
+    found = capsys.readouterr().out
+    assert json.loads(found) == {"removed_bytes": kept["bytes"], "left_bytes": 0}

@@ -8,7 +8,9 @@ from typing import Literal
 
 from .errors import Cancelled
 
-Stage = Literal["prepare", "train", "validate", "predict", "evaluate", "write"]
+Stage = Literal[
+    "prepare", "levels", "train", "validate", "predict", "evaluate", "write"
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

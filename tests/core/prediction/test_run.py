@@ -15,8 +15,9 @@ import zarr
 from torch import Tensor, nn
 
 from napari_muvit.core.config import ModelConfig, PredictionConfig
-from napari_muvit.core.data import identity
+from napari_muvit.core.data import identity, level_cache
 from napari_muvit.core.data.arrays import ArraySource
+from napari_muvit.core.data.cache_settings import CacheSettings
 from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
 from napari_muvit.core.errors import ConfigError, PyramidError
 from napari_muvit.core.model.segmenter import build_model
@@ -285,3 +286,46 @@ def test_a_real_model_answers_the_same_in_any_order(slide: Build) -> None:
     assert (collect(run) == expected).all()
     part = predict(pyramid, model, cpu(region=(70, 130, 80, 140)))
     assert (collect(part)[64:128, 128:192] == expected[64:128, 128:192]).all()
+
+
+def test_a_prediction_is_the_same_with_and_without_a_cache(
+    zarr_slide: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(level_cache, "DEAR_PIXELS", 1)
+    torch.manual_seed(0)
+    config = ModelConfig(
+        decoder="pyramid", scale_factors=(1, 8), num_classes=3, crop_size=64,
+        embed_dim=32, depth=1, num_heads=2, normalisation="percentile",
+    )  # fmt: skip
+    pyramid, model = zarr_slide((330, 260)), Centred(config)
+    off = CacheSettings(enabled=False)
+    on = CacheSettings(folder=tmp_path / "cache")
+    expected = collect(predict(pyramid, model, cpu(), cache=off))
+    # A region uses what is there, but makes nothing.
+    out = tmp_path / "out.zarr"
+    collect(predict(pyramid, model, cpu(region=(0, 0, 64, 64)), out, cache=on))
+    assert not on.folder.exists()
+    events: list[Progress] = []
+    run = predict(pyramid, model, cpu(), out, on_progress=events.append, cache=on)
+    assert 0 < len(list(run)) < len(run.plan)
+    assert {e.stage for e in events} == {"levels", "predict"}
+    assert list(on.folder.glob("*/*/0/zarr.json"))
+    np.testing.assert_array_equal(zarr.open_array(out / "0", mode="r")[:], expected)
+    # Without the cache it is known as finished.
+    assert predict(pyramid, model, cpu(), out, cache=off).finished_before
+
+
+def test_stop_reaches_into_the_building_of_levels(
+    zarr_slide: Build, identity_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(level_cache, "DEAR_PIXELS", 1)
+    model = identity_model(scale_factors=(1, 8))
+    run: PredictionRun
+
+    def stop(event: Progress) -> None:
+        if event.stage == "levels":
+            run.stop()
+
+    run = predict(zarr_slide((900, 900)), model, cpu(), on_progress=stop)
+    assert list(run) == []
+    assert run.stopped

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from napari_muvit.core.config import ModelConfig, TrainingConfig
+from napari_muvit.core.data import level_cache
 from napari_muvit.core.data.annotations import Annotations
+from napari_muvit.core.data.cache_settings import CacheSettings
 from napari_muvit.core.errors import (
     AnnotationError,
     Cancelled,
@@ -316,3 +319,26 @@ def test_one_patch_at_a_time_is_refused(
                  out=tmp_path / "m")  # fmt: skip
     finetune([slide[0]], [slide[1]], training(steps=1, batch_size=2), model=config,
              out=tmp_path / "m")  # fmt: skip
+
+
+def test_coarse_levels_are_kept_and_change_nothing(
+    slide: tuple[np.ndarray, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(level_cache, "DEAR_PIXELS", 1)
+    zarr.create_array(tmp_path / "a.zarr", data=slide[0], chunks=(32, 32))
+    config = dataclasses.replace(CONFIG, scale_factors=(1, 8))
+    hashes, stages = [], set()
+    for enabled in (False, True):
+        cache = CacheSettings(folder=tmp_path / "cache", enabled=enabled)
+        assert not cache.folder.exists()
+        result = finetune(
+            [tmp_path / "a.zarr"], [slide[1]], training(), model=config,
+            out=tmp_path / f"{enabled}", cache=cache,
+            on_progress=lambda event: stages.add(event.stage),
+        )  # fmt: skip
+        hashes.append(weights_hash(load_model(result.model_path)))
+    assert hashes[0] == hashes[1]
+    assert "levels" in stages
+    assert list((tmp_path / "cache").glob("*/*/0/zarr.json"))

@@ -31,6 +31,7 @@ from ..progress import (
     never_stop,
 )
 from .identity import hash_image
+from .ledger import open_ledger, read_ledger, start_ledger
 from .open import open_pyramid
 from .pyramid import Pyramid
 from .zarr_metadata import (
@@ -168,7 +169,7 @@ def _continue(
 ) -> set[tuple[int, int]]:
     """Blocks (level, index) that are there; makes the empty store where none is."""
     if part.exists():
-        lines = _state(part)
+        lines = read_ledger(part / STATE)
         if lines and lines[0] == identity:
             return {(int(level), int(index)) for level, index in lines[1:]}
         if lines and not overwrite:
@@ -183,25 +184,8 @@ def _continue(
             )
         shutil.rmtree(part)
     _create(image, part, identity, labels, info)
-    with (part / STATE).open("x", encoding="utf-8") as file:
-        file.write(json.dumps(identity) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    start_ledger(part / STATE, identity)
     return set()
-
-
-def _state(part: Path) -> list[Any]:
-    """Whole lines of the list; a line that a killed run has cut off is left out."""
-    try:
-        text = (part / STATE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return []
-    lines = []
-    for line in text.split("\n")[:-1]:
-        # A line that was cut off by a kill and closed by the next run.
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
 
 
 def _create(
@@ -253,27 +237,19 @@ def _fill(
     ]
     places = [blocks_of(array.shape[-2:], SHARD) for array in arrays]
     total, done = sum(map(len, places)), len(written)
-    with (part / STATE).open("a", encoding="utf-8") as file:
-        # The end of a line that was cut off would spoil the next one.
-        file.write("\n" if _cut_off(part / STATE) else "")
+    with open_ledger(part / STATE) as add:
         for level, (array, reader) in enumerate(zip(arrays, readers, strict=True)):
             for index, (lower, upper) in enumerate(places[level]):
                 if (level, index) in written:
                     continue
                 check_stop(should_stop)
                 _write_block(array, reader, lower, upper)
-                file.write(json.dumps([level, index]) + "\n")
-                file.flush()
+                add([level, index])
                 done += 1
                 on_progress(
                     Progress(stage="write", done=done, total=total, unit="block")
                 )
     return done - len(written)
-
-
-def _cut_off(path: Path) -> bool:
-    content = path.read_bytes()
-    return bool(content) and not content.endswith(b"\n")
 
 
 def _write_block(

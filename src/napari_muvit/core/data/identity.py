@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 import numpy as np
 
+from .arrays import ArraySource
+from .block_cache import Pixels
 from .pyramid import Pyramid
 
 SAMPLED_BLOCKS = 8
@@ -40,20 +41,20 @@ def hash_image(pyramid: Pyramid) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     if pyramid.path is not None and pyramid.path.is_file():
         digest.update(str(pyramid.path.stat().st_size).encode())
-    for block in _sample_blocks(pyramid):
+    for block in sample_blocks(pyramid.levels[0].source):
         digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
 
-def _sample_blocks(pyramid: Pyramid) -> list[Any]:
-    source = pyramid.levels[0].source
+def sample_blocks(source: ArraySource) -> list[Pixels]:
+    """Seeded blocks of a level, each (C, *spatial)."""
+    shape = source.shape[1:]
     rng = np.random.default_rng(0)
-    edges = [min(SAMPLED_EDGE, n) for n in pyramid.shape]
+    edges = [min(SAMPLED_EDGE, n) for n in shape]
     blocks = []
     for _ in range(SAMPLED_BLOCKS):
         lower = [
-            int(rng.integers(0, n - e + 1))
-            for n, e in zip(pyramid.shape, edges, strict=True)
+            int(rng.integers(0, n - e + 1)) for n, e in zip(shape, edges, strict=True)
         ]
         upper = [v + e for v, e in zip(lower, edges, strict=True)]
         blocks.append(source.read(lower, upper))

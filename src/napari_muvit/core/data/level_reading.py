@@ -5,6 +5,7 @@ Positions are pixels of the level, edge to edge: pixel i covers [i, i + 1).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import PyramidError
 from .arrays import ArraySource
+from .averaged import averaged_shape
 from .block_cache import BlockCache, BlockGrid, Pixels
 from .resample import GRID_TOLERANCE, average_axis, source_span
 
@@ -33,6 +36,7 @@ def read_level(
     shape: Sequence[int],
     fill: float | Sequence[float],
     cache: BlockCache,
+    kept: ArraySource | None = None,
 ) -> Floats:
     """Read from a level, averaged over the area of each output pixel.
 
@@ -50,6 +54,8 @@ def read_level(
         Value outside the level, one or one a channel.
     cache
         Keeps decoded blocks and averages.
+    kept
+        The averages at this step, where they are kept on disk.
 
     Returns
     -------
@@ -57,7 +63,7 @@ def read_level(
         (C, *shape), float32.
     """
     if max(step) > COARSER:
-        return _read_averaged(source, start, step, shape, fill, cache)
+        return _read_averaged(source, start, step, shape, fill, cache, kept)
     return _average(source, start, step, shape, fill, cache)
 
 
@@ -77,6 +83,7 @@ def _read_averaged(
     shape: Sequence[int],
     fill: float | Sequence[float],
     cache: BlockCache,
+    kept: ArraySource | None,
 ) -> Floats:
     """Read a level that the file lacks, block by block.
 
@@ -90,6 +97,8 @@ def _read_averaged(
     on_grid = all(abs(s) < 1e-3 for s in shift)
     size = list(shape) if on_grid else [n + 1 for n in shape]
     grid = _averaged_grid(source, step, cache)
+    if kept is not None and kept.shape == grid.shape:
+        grid = _kept_grid(kept, grid)
     limits = grid.shape[1:]
     lower = [min(max(f, 0), n) for f, n in zip(first, limits, strict=True)]
     upper = [
@@ -111,11 +120,7 @@ def _averaged_grid(
     source: ArraySource, step: Sequence[float], cache: BlockCache
 ) -> BlockGrid:
     """A level that the file lacks, averaged from a stored one when it is read."""
-    # Only outputs whose centre lies inside the image are averaged and kept.
-    counts = tuple(
-        math.floor(n / t + 0.5 - 1e-6)
-        for n, t in zip(source.shape[1:], step, strict=True)
-    )
+    counts = averaged_shape(source.shape[1:], step)
 
     def read(lower: Sequence[int], upper: Sequence[int]) -> Floats:
         start = [v * t for v, t in zip(lower, step, strict=True)]
@@ -127,10 +132,22 @@ def _averaged_grid(
         key=("averaged", source.key, tuple(round(t, 9) for t in step)),
         shape=(source.shape[0], *counts),
         dtype=np.dtype(np.float32),
-        # A level narrower than half an output has none: it is all padding.
         edges=tuple(max(1, min(edge, n)) for n in counts),
         read=read,
     )
+
+
+def _kept_grid(kept: ArraySource, averaged: BlockGrid) -> BlockGrid:
+    """Read what was averaged before; average it again where that is damaged."""
+
+    def read(lower: Sequence[int], upper: Sequence[int]) -> Pixels:
+        try:
+            return kept.read(lower, upper)
+        except PyramidError:
+            return averaged.read(lower, upper)
+
+    edges = kept.chunks or averaged.edges
+    return dataclasses.replace(averaged, key=kept.key, edges=edges, read=read)
 
 
 def _average(

@@ -242,6 +242,7 @@ def _chosen_channels(pyramid: Pyramid, channels: Sequence[int | str]) -> dict[st
         "levels": tuple(levels),
         "channel_names": tuple(names[c] for c in chosen) if names else (),
         "rgb": pyramid.rgb and chosen == [0, 1, 2],
+        "averaged": (),
     }
 
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from ..errors import PyramidError
 from ..geometry import Box, Vector
 from .arrays import ArraySource
+from .averaged import AveragedLevel, MissingLevel, averaged_shape
 from .block_cache import BlockCache, Pixels, shared_cache
 from .choice import Contents
-from .level_reading import MAX_SOURCE_PIXELS, read_level, read_stored
+from .level_reading import COARSER, MAX_SOURCE_PIXELS, read_level, read_stored
 from .resample import nearest_positions, take_positions
 
 
@@ -71,6 +72,8 @@ class Pyramid:
     """What else the file holds, and which image and planes of it were chosen."""
     cache: BlockCache = field(default_factory=shared_cache, repr=False)
     """Keeps decoded pixels, bounded; by default one for all slides."""
+    averaged: tuple[AveragedLevel, ...] = field(default=(), repr=False)
+    """Levels that the file lacks and that are kept on disk (see `level_cache`)."""
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -195,8 +198,12 @@ class Pyramid:
             (b - o) / s
             for b, o, s in zip(box.lower, level.offset, level.scale, strict=True)
         ]
-        step = [scale_factor / s for s in level.scale]
-        return read_level(level.source, start, step, shape, fill, self.cache)
+        step = tuple(scale_factor / s for s in level.scale)
+        kept = next(
+            (v.source for v in self.averaged if (v.index, v.step) == (index, step)),
+            None,
+        )
+        return read_level(level.source, start, step, shape, fill, self.cache, kept)
 
     def sample(self, box: Box, shape: Sequence[int], fill: float = 0) -> Pixels:
         """Nearest stored pixel under the centre of each output pixel; for labels.
@@ -251,6 +258,21 @@ class Pyramid:
                 block = take_positions(block, axis + 1, p - v)
             out[(slice(None), *spans)] = block
         return out
+
+    def missing_level(self, scale_factor: float) -> MissingLevel | None:
+        """Return the level that `read` averages at a factor, None where it is stored.
+
+        Parameters
+        ----------
+        scale_factor
+            World pixels per pixel of the level.
+        """
+        index = self._finer_level(scale_factor)
+        level = self.levels[index]
+        step = tuple(scale_factor / s for s in level.scale)
+        if max(step) <= COARSER:
+            return None
+        return MissingLevel(index, step, averaged_shape(level.shape, step))
 
     def _check_request(
         self, box: Box, scale_factor: float, shape: Sequence[int]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..errors import Cancelled
+from ..progress import check_stop
 
 if TYPE_CHECKING:
     from ..config import PredictionConfig
@@ -37,15 +37,18 @@ class StopCheck:
         self._should_stop = should_stop
         self._asked = 0.0
 
-    def check(self) -> None:
-        """Raise `Cancelled` when the user asked to stop."""
+    def asked(self) -> bool:
+        """Whether the user asked to stop."""
         now = time.monotonic()
         if now - self._asked > STOP_INTERVAL:
             self._asked = now
             if self._should_stop():
                 self.event.set()
-        if self.event.is_set():
-            raise Cancelled("Stopped on request; what was finished is kept.")
+        return self.event.is_set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the user asked to stop."""
+        check_stop(self.asked)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..config import ModelConfig, PredictionConfig
+from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
+from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
 from ..errors import Cancelled, ConfigError
 from ..model.device import resolve_device
@@ -83,6 +85,7 @@ class PredictionRun:
         model_name: str,
         on_progress: ProgressFn,
         should_stop: StopFn,
+        cache: CacheSettings | None = None,
     ) -> None:
         self.config = config
         self.out = out
@@ -90,6 +93,7 @@ class PredictionRun:
         self._model = model
         self._model_config = _config_of(model)
         self._on_progress = on_progress
+        self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
         self.plan: PredictionPlan = plan_prediction(
             self._pyramid, self._model_config, config
@@ -194,7 +198,7 @@ class PredictionRun:
         try:
             with prepared(self._model, self._device, self.config, self._stop):
                 reader = BatchReader(
-                    self._pyramid,
+                    self._with_coarse_levels(),
                     self._model_config,
                     self.normalisation,
                     self._schedule,
@@ -212,6 +216,22 @@ class PredictionRun:
             if reader is not None:
                 reader.close()
             self.close()
+
+    def _with_coarse_levels(self) -> Pyramid:
+        """Return the slide with the levels that it lacks, from the cache on disk.
+
+        Not before the writer has told this slide from others: a prediction is the same
+        with a cache and without.
+        """
+        return with_coarse_levels(
+            self._pyramid,
+            self._model_config.scale_factors,
+            cache=self._cache,
+            # A look at a region must not wait for a pass over the whole slide.
+            build=self.config.region is None,
+            on_progress=self._on_progress,
+            should_stop=self._stop.asked,
+        )
 
     def _next_batch(self, reader: BatchReader) -> Batch | None:
         while True:
@@ -285,6 +305,7 @@ def predict(
     *,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
+    cache: CacheSettings | None = None,
 ) -> PredictionRun:
     """Predict a slide tile by tile.
 
@@ -307,6 +328,9 @@ def predict(
         Called with a `Progress` after each tile, in the iterating thread.
     should_stop
         Asked often; when true, the iteration ends and ``stopped`` is set.
+    cache
+        Where coarse levels are kept that the slide lacks. None: as the environment
+        says.
 
     Returns
     -------
@@ -345,4 +369,5 @@ def predict(
         name,
         on_progress,
         should_stop,
+        cache,
     )

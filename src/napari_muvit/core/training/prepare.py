@@ -14,7 +14,9 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
+from ..data.cache_settings import CacheSettings
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
+from ..data.level_cache import with_coarse_levels
 from ..data.named_labels import has_names, is_named, read_named, shared_names
 from ..data.open import open_labels, open_pyramid
 from ..data.pyramid import Pyramid
@@ -22,7 +24,13 @@ from ..data.sampling import PlainSlide, TrainingSlide
 from ..data.tissue import find_tissue
 from ..errors import AnnotationError, ConfigError, PyramidError
 from ..presets import preset
-from ..progress import StopFn, check_stop, never_stop
+from ..progress import (
+    ProgressFn,
+    StopFn,
+    check_stop,
+    ignore_progress,
+    never_stop,
+)
 
 ImageSource = Any
 """A path, an array, a list of arrays or a `Pyramid`."""
@@ -288,6 +296,41 @@ def _with_background(
     values = [estimate_background(s.pyramid, s.normalisation) for s in slides]
     middle = tuple(float(v) for v in np.median(np.array(values), axis=0))
     return dataclasses.replace(config, background_value=middle)
+
+
+def keep_coarse_levels(
+    slides: Sequence[TrainingSlide],
+    config: ModelConfig,
+    cache: CacheSettings | None = None,
+    on_progress: ProgressFn = ignore_progress,
+    should_stop: StopFn = never_stop,
+) -> tuple[TrainingSlide, ...]:
+    """Slides with the coarse levels that they lack, from the cache on disk.
+
+    Parameters
+    ----------
+    slides
+        Checked ones: to average a whole slide is worth nothing before.
+    config
+        Says which levels are read.
+    cache
+        None: as the environment says.
+    on_progress, should_stop
+        See `with_coarse_levels`.
+    """
+    return tuple(
+        dataclasses.replace(
+            slide,
+            pyramid=with_coarse_levels(
+                slide.pyramid,
+                config.scale_factors,
+                cache=cache,
+                on_progress=on_progress,
+                should_stop=should_stop,
+            ),
+        )
+        for slide in slides
+    )
 
 
 def _missing_notes(config: ModelConfig, counts: Sequence[int]) -> list[str]:

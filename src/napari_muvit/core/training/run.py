@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import shutil
@@ -19,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..config import ModelConfig, TrainingConfig
+from ..data.cache_settings import CacheSettings
 from ..data.loading import make_loader
 from ..data.sampling import TrainingSlide
 from ..errors import AnnotationError, Cancelled, ConfigError, OutputError
@@ -46,6 +48,7 @@ from .prepare import (
     ImageSource,
     LabelSource,
     PreparedData,
+    keep_coarse_levels,
     open_annotations,
     open_images,
     prepare,
@@ -106,6 +109,7 @@ def finetune(
     overwrite: bool = False,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
+    cache: CacheSettings | None = None,
 ) -> TrainingResult:
     """Train a segmenter on annotated slides.
 
@@ -135,6 +139,9 @@ def finetune(
     should_stop
         Asked often; when it says True training ends within 2 s and the best model
         stays.
+    cache
+        Where coarse levels are kept that the slides lack. None: as the environment
+        says.
 
     Returns
     -------
@@ -160,6 +167,7 @@ def finetune(
         on_progress=on_progress,
         should_stop=should_stop,
     )
+    ready = _with_coarse_levels(ready, cache, on_progress, should_stop)
     with _threads(config.num_threads):
         return _fit(ready, config, Path(out), on_progress, should_stop)
 
@@ -277,6 +285,23 @@ def _check_room(folder: Path, segmenter: MuViTSegmenter) -> None:
             f"{(needed + ROOM_TO_SPARE) / 1e6:.0f} MB. Free the disk or choose another "
             "folder for the model."
         )
+
+
+def _with_coarse_levels(
+    ready: ReadyToTrain,
+    cache: CacheSettings | None,
+    on_progress: ProgressFn,
+    should_stop: StopFn,
+) -> ReadyToTrain:
+    keep = partial(
+        keep_coarse_levels,
+        config=ready.data.config,
+        cache=cache,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    data = dataclasses.replace(ready.data, slides=keep(ready.data.slides))
+    return dataclasses.replace(ready, data=data, validation=keep(ready.validation))
 
 
 def _fit(
