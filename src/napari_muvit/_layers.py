@@ -8,6 +8,7 @@ pixel ``i`` covers ``[i, i + 1)``. The step between the two is `HALF`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._level_view import LevelView
 from .core.data.arrays import ArraySource
 from .core.data.pyramid import Pyramid, PyramidLevel
 from .core.errors import PyramidError
@@ -172,18 +174,18 @@ def layer_pyramid(
     finest = arrays[0].shape
     levels = []
     for array in arrays:
-        source = ArraySource(
-            array,
-            axes,
-            fixed={
-                axis: min(
-                    index * array.shape[axes.index(axis)] // finest[axes.index(axis)],
-                    array.shape[axes.index(axis)] - 1,
-                )
-                for axis, index in fixed.items()
-            },
-            channels=(0, 1, 2) if rgb else None,
-        )
+        plane = {
+            axis: min(
+                index * array.shape[axes.index(axis)] // finest[axes.index(axis)],
+                array.shape[axes.index(axis)] - 1,
+            )
+            for axis, index in fixed.items()
+        }
+        source = _source(array, axes, plane, rgb)
+        if isinstance(array, LevelView):
+            # Where the file says that it lies.
+            levels.append(dataclasses.replace(array.level, source=source))
+            continue
         shape = array.shape[row : row + 2]
         levels.append(
             PyramidLevel(source, _factors(finest[row : row + 2], shape), (0.0, 0.0))
@@ -198,6 +200,19 @@ def layer_pyramid(
         rgb=rgb,
         note=_note(fixed),
     )
+
+
+def _source(array: Any, axes: str, plane: Mapping[str, int], rgb: bool) -> ArraySource:
+    """Return a level as the core reads it; ours as it is in its file."""
+    if not isinstance(array, LevelView):
+        return ArraySource(
+            array, axes, fixed=plane, channels=(0, 1, 2) if rgb else None
+        )
+    source = array.at([plane.get(a, 0) for a in axes[: len(array.leading)]])
+    if array.channel is None:
+        return source
+    own = source.channels or tuple(range(source.shape[0]))
+    return dataclasses.replace(source, channels=(own[array.channel],))
 
 
 def _axes(layer: Image | Labels) -> tuple[str, str]:

@@ -5,16 +5,15 @@ Nothing is read before napari shows it. Imports neither torch nor Qt.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._level_view import LevelView
+
 if TYPE_CHECKING:
-    from .core.data.arrays import ArraySource
     from .core.data.pyramid import Pyramid
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -57,124 +56,6 @@ def read_slides(path: str | Sequence[str]) -> list[LayerData]:
     return layers
 
 
-class LevelView:
-    """A level as napari wants it: leading axes, rows, columns, and colours if any.
-
-    Parameters
-    ----------
-    source
-        The level.
-    channel
-        Channel that is shown; None: all, as colours.
-    """
-
-    def __init__(self, source: ArraySource, channel: int | None) -> None:
-        axes = source.axes
-        lengths = dict(zip(axes, source.array.shape, strict=True))
-        self.source = source
-        self.channel = channel
-        self._planes: dict[tuple[int, ...], ArraySource] = {}
-        self.leading = "".join(a for a in axes if a not in "cyx" and lengths[a] > 1)
-        colours = () if channel is not None else (source.shape[0],)
-        self.shape: tuple[int, ...] = (
-            *(lengths[a] for a in self.leading), lengths["y"], lengths["x"], *colours,
-        )  # fmt: skip
-        self.dtype = source.dtype
-        rows, columns = source.chunks or source.shape[1:]
-        self.chunks: tuple[int, ...] = (1,) * len(self.leading) + (rows, columns)
-        self.chunks += colours
-
-    @property
-    def ndim(self) -> int:
-        """Axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Pixels."""
-        return int(np.prod(self.shape))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        del copy
-        return np.asarray(self[()], dtype=dtype)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Slice; only what is asked for is read."""
-        key = _whole_key(key, self.ndim)
-        spans, then = zip(
-            *(_span(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True
-        )
-        block = self._read(spans)
-        return block[tuple(then)]
-
-    def _read(self, spans: Sequence[slice]) -> Any:
-        """Pixels of whole spans, in the order of `shape`."""
-        lead = len(self.leading)
-        rows, columns = spans[lead : lead + 2]
-        planes = list(
-            itertools.product(*(range(s.start, s.stop) for s in spans[:lead]))
-        )
-        shape = [s.stop - s.start for s in spans]
-        if 0 in shape or not planes:
-            return np.empty(shape, dtype=self.dtype)
-        blocks = [self._plane(plane, rows, columns) for plane in planes]
-        out = blocks[0][None] if len(blocks) == 1 else np.stack(blocks)
-        if self.channel is None:
-            out = out[..., spans[-1]]
-        return out.reshape(shape)
-
-    def _plane(self, plane: tuple[int, ...], rows: slice, columns: slice) -> Any:
-        """Pixels of one plane: (y, x), or with colours last."""
-        from .core.data.block_cache import shared_cache
-        from .core.data.level_reading import read_stored
-
-        source = self.source
-        if plane:
-            fixed = {**source.fixed, **dict(zip(self.leading, plane, strict=True))}
-            # Kept, because the cache tells pixels from others by their source.
-            source = self._planes.setdefault(
-                plane, dataclasses.replace(source, fixed=fixed)
-            )
-        lower, upper = (rows.start, columns.start), (rows.stop, columns.stop)
-        block = read_stored(source, lower, upper, shared_cache())
-        return (
-            np.moveaxis(block, 0, -1) if self.channel is None else block[self.channel]
-        )
-
-
-def _whole_key(key: Any, ndim: int) -> tuple[Any, ...]:
-    """A key for every axis, without an ellipsis."""
-    key = key if isinstance(key, tuple) else (key,)
-    if Ellipsis in key:
-        at = key.index(Ellipsis)
-        gap = (slice(None),) * (ndim - len(key) + 1)
-        key = (*key[:at], *gap, *key[at + 1 :])
-    if len(key) > ndim:
-        raise IndexError(f"{len(key)} indices were given for {ndim} axes.")
-    return (*key, *(slice(None),) * (ndim - len(key)))
-
-
-def _span(key: Any, size: int) -> tuple[slice, Any]:
-    """What to read along an axis, and how to index what was read."""
-    if isinstance(key, slice):
-        start, stop, step = key.indices(size)
-        if step > 0:
-            return slice(start, max(start, stop)), slice(None, None, step)
-        chosen = np.arange(size)[key]
-    else:
-        index = np.asarray(key)
-        if index.ndim == 0:
-            number = int(index) + (size if int(index) < 0 else 0)
-            if not 0 <= number < size:
-                raise IndexError(f"Index {int(index)} is outside 0 to {size - 1}.")
-            return slice(number, number + 1), 0
-        chosen = np.arange(size)[key]
-    if len(chosen) == 0:
-        return slice(0, 0), chosen
-    first = int(chosen.min())
-    return slice(first, int(chosen.max()) + 1), chosen - first
-
-
 def layers_of(pyramid: Pyramid) -> list[LayerData]:
     """Return a slide as image layers, one a channel, or as a Labels layer."""
     from .core.data.ome_zarr import read_label_info
@@ -203,7 +84,7 @@ def layers_of(pyramid: Pyramid) -> list[LayerData]:
 def _image_layer(
     pyramid: Pyramid, channel: int | None, options: dict[str, Any]
 ) -> LayerData:
-    levels = [LevelView(level.source, channel) for level in pyramid.levels]
+    levels = [LevelView(level, channel) for level in pyramid.levels]
     if channel is not None:
         options["contrast_limits"] = _contrast_limits(levels[-1])
     return _layer(pyramid, levels, options, "image")
@@ -222,7 +103,7 @@ def _labels_layer(pyramid: Pyramid, info: Any) -> LayerData:
     }  # fmt: skip
     if info.colors:
         options["colormap"] = colors
-    levels = [LevelView(level.source, 0) for level in pyramid.levels]
+    levels = [LevelView(level, 0) for level in pyramid.levels]
     return _layer(pyramid, levels, options, "labels")
 
 

@@ -1,0 +1,147 @@
+"""Slides as napari layers, and from the layers back to the core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from napari.layers import Image, Labels, Layer
+from npe2 import PluginManifest
+
+from napari_muvit._layers import layer_pyramid
+from napari_muvit._level_view import LevelView
+from napari_muvit._reader import get_reader, read_slides
+from napari_muvit.core.data.open import open_pyramid
+from napari_muvit.core.data.zarr_writer import write_pyramid
+from napari_muvit.core.errors import PyramidError
+from napari_muvit.core.geometry import Box
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+
+
+def layers(path: Path) -> list[Layer]:
+    return [Layer.create(*data) for data in read_slides(str(path))]
+
+
+def test_the_manifest_names_the_reader(tmp_path: Path) -> None:
+    (reader,) = PluginManifest.from_distribution("napari-muvit").contributions.readers
+    assert {"*.svs", "*.zarr", "*.tif"} <= set(reader.filename_patterns)
+    assert reader.accepts_directories
+    assert get_reader(str(tmp_path / "no.svs")) is None
+
+
+def test_a_pyramid_of_rgb(tmp_path: Path) -> None:
+    pixels = noise(300, 400, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+        file.write(pixels, subifds=1, resolution=(20000, 20000),
+                   resolutionunit="CENTIMETER", **options)  # fmt: skip
+        file.write(pixels[::2, ::2], subfiletype=1, **options)
+    (layer,) = layers(tmp_path / "a.tif")
+    assert isinstance(layer, Image)
+    assert layer.rgb
+    assert layer.multiscale
+    np.testing.assert_allclose(layer.scale, 0.5)
+    np.testing.assert_array_equal(layer.data[0][10:20, 5:9], pixels[10:20, 5:9])
+    back = layer_pyramid(layer)
+    assert back.rgb
+    assert back.path == tmp_path / "a.tif"
+    box = Box((20, 30), (84, 94))
+    np.testing.assert_array_equal(
+        back.read(box, 2, (32, 32)),
+        open_pyramid(tmp_path / "a.tif").read(box, 2, (32, 32)),
+    )
+
+
+def test_channels_are_layers_of_their_own(tmp_path: Path) -> None:
+    pixels = noise(2, 120, 150)
+    write_pyramid(tmp_path / "a.zarr", pixels, channel_names=["DAPI", "actin"],
+                  pixel_size=0.4, translation=(3.0, 5.0))  # fmt: skip
+    found = layers(tmp_path / "a.zarr")
+    assert [layer.name for layer in found] == ["a: DAPI", "a: actin"]
+    for number, layer in enumerate(found):
+        np.testing.assert_allclose(layer.translate, (3, 5))
+        back = layer_pyramid(layer)
+        assert back.num_channels == 1
+        assert back.pixel_size == pytest.approx((0.4, 0.4))
+        got = back.read(Box((0, 0), (40, 40)), 1, (40, 40))
+        np.testing.assert_array_equal(got[0], pixels[number, :40, :40])
+
+
+def test_a_stack_keeps_its_sliders(tmp_path: Path) -> None:
+    pixels = noise(3, 4, 50, 60)
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    array = group.create_array(
+        "0", shape=pixels.shape, chunks=(1, 1, 32, 32), dtype="u1",
+        dimension_names=("t", "z", "y", "x"),
+    )  # fmt: skip
+    array[:] = pixels
+    (layer,) = layers(tmp_path / "s.zarr")
+    assert layer.ndim == 4
+    np.testing.assert_array_equal(layer.data[2, 1], pixels[2, 1])
+    np.testing.assert_array_equal(np.asarray(layer.data), pixels)
+    back = layer_pyramid(layer, point=(1, 3, 0, 0))
+    got = back.read(Box((0, 0), (50, 60)), 1, (50, 60))
+    np.testing.assert_array_equal(got[0], pixels[1, 3])
+
+
+def test_a_label_image_is_a_labels_layer(tmp_path: Path) -> None:
+    labels = noise(90, 90) % 3
+    classes = {"class_names": ["a", "b"], "class_colors": ["#ff0000", "#00ff00"]}
+    write_pyramid(tmp_path / "l.zarr", labels, labels=True, **classes)
+    (layer,) = layers(tmp_path / "l.zarr")
+    assert isinstance(layer, Labels)
+    assert list(layer.features["class"]) == ["not annotated", "a", "b"]
+    np.testing.assert_allclose(layer.get_color(2)[:3], (0, 1, 0))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (3,), (slice(2, 9), slice(None)), (slice(None, None, 3), 4), (Ellipsis, 5),
+        (-1, slice(-4, None)), ([1, 5, 2], slice(0, 3)), (slice(8, 2, -2),),
+        (slice(5, 5), slice(None)), (np.int64(2), np.int64(3)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_level_is_sliced_as_numpy_slices(key: tuple[object, ...]) -> None:
+    pixels = noise(20, 30)
+    view = LevelView(open_pyramid(pixels).levels[0], 0)
+    assert view.ndim == 2
+    assert view.size == 600
+    np.testing.assert_array_equal(view[key], pixels[key])
+
+
+def test_what_is_no_slide_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"nothing")
+    reader = get_reader(str(tmp_path / "a.svs"))
+    assert reader is not None
+    with pytest.raises(PyramidError, match="no image"):
+        reader(str(tmp_path / "a.svs"))
+    with pytest.raises(IndexError):
+        LevelView(open_pyramid(noise(4, 4)).levels[0], 0)[9]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real files are not here")
+def test_every_real_file_is_a_layer() -> None:
+    refused = []
+    paths = [p for kind in ("wsi", "omezarr") for p in sorted((DATA / kind).iterdir())]
+    paths += sorted(DATA.glob("*/*_image.tif"))[::20]
+    for path in paths:
+        try:
+            found = layers(path)
+        except PyramidError:
+            refused.append(path.name)
+            continue
+        for layer in found:
+            level = layer.data[-1] if layer.multiscale else layer.data
+            lead = level.ndim - 3 if layer.rgb else level.ndim - 2
+            assert np.asarray(level[(0,) * lead]).size
+    assert refused == ["broken.svs", "small_dicom.dcm"]
