@@ -14,6 +14,8 @@ from ..geometry import Box
 from .scanlines import EdgeTable
 
 Vertices = NDArray[np.float64]
+MAX_COORDINATE = 1e12
+"""No slide is larger; pixel centres are still told apart by far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,8 @@ def _checked(vertices: ArrayLike) -> Vertices:
             f"A polygon has vertices of shape {array.shape}; at least three (y, x) "
             "pairs are needed."
         )
-    if not np.isfinite(array).all():
-        raise AnnotationError("A polygon has vertices that are not finite.")
+    if not (np.abs(array) <= MAX_COORDINATE).all():
+        raise AnnotationError(
+            f"A polygon has vertices that are not finite or beyond {MAX_COORDINATE:g}."
+        )
     return array
-

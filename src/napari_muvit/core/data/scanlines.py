@@ -24,7 +24,7 @@ BLOCK = 32
 """Neighbouring edges that are looked up together."""
 MAX_CROSSINGS = 2**20
 """Crossings held at a time, unless one row has more."""
-LARGE_ITEM = 1500
+LARGE_ITEM = 4000
 """Mean pixels an item from which filling item by item is faster than all at once."""
 
 
@@ -129,15 +129,9 @@ class EdgeTable:
         box
             World box that ``out`` covers.
         """
-        flat = np.ascontiguousarray(out).reshape(-1)
-        width = out.shape[1]
         for runs in self._runs(out.shape, box):
             if len(runs.row):
-                start = runs.row * width
-                first, last = start + runs.first, start + runs.last
-                _paint(flat, runs.owner, first, last, self.labels)
-        if not np.may_share_memory(flat, out):
-            out[:] = flat.reshape(out.shape)
+                _paint(out, runs, self.labels)
 
     def _runs(self, shape: tuple[int, ...], box: Box) -> Iterator[Runs]:
         """Runs inside a crop, in bands of rows that bound the memory."""
@@ -235,25 +229,26 @@ def _split(start: Ints, stop: Ints, shape: tuple[int, int]) -> Runs:
     return Runs(owner, line - owner * height, start - line * width, stop - line * width)
 
 
-def _paint(
-    flat: NDArray[np.uint8],
-    owner: Ints,
-    start: Ints,
-    stop: Ints,
-    labels: NDArray[np.uint8],
-) -> None:
-    """Fill runs, sorted by owner and place, later owners over earlier ones."""
-    count = stop - start
-    cuts = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
-    if int(count.sum()) < LARGE_ITEM * (len(cuts) - 1):
-        # The last value of an index that comes twice stays.
-        flat[_ranges(start, count)] = np.repeat(labels[owner], count)
+def _paint(out: NDArray[np.uint8], runs: Runs, labels: NDArray[np.uint8]) -> None:
+    """Fill runs, later owners over earlier ones."""
+    count = runs.last - runs.first
+    cuts = [0, *(np.flatnonzero(np.diff(runs.owner)) + 1).tolist(), len(count)]
+    small = int(count.sum()) < LARGE_ITEM * (len(cuts) - 1)
+    if small and out.flags.c_contiguous:
+        pixels = _ranges(runs.row * out.shape[1] + runs.first, count)
+        # Of a pixel that is named twice the last value stays.
+        out.reshape(-1)[pixels] = np.repeat(labels[runs.owner], count)
         return
-    ends = np.stack([start, stop], axis=1).ravel()
-    lengths = np.diff(ends)  # of runs and the gaps between them
-    filled = np.arange(len(lengths)) % 2 == 0
-    for first, last in itertools.pairwise(cuts):
-        part = slice(2 * first, 2 * last - 1)
-        mask = np.repeat(filled[part], lengths[part])
-        window = flat[start[first] : stop[last - 1]]
-        np.copyto(window, labels[owner[first]], where=mask)
+    for begin, end in itertools.pairwise(cuts):
+        row, first, last = (a[begin:end] for a in (runs.row, runs.first, runs.last))
+        top, bottom, left, right = row[0], row[-1] + 1, first.min(), last.max()
+        width = right - left
+        start = (row - top) * width - left
+        ends = np.zeros(2 * len(row) + 2, dtype=np.int64)
+        ends[1:-1:2], ends[2:-1:2] = start + first, start + last
+        ends[-1] = (bottom - top) * width
+        lengths = np.diff(ends)  # of a gap, a run, a gap, ...
+        filled = np.arange(len(lengths)) % 2 == 1
+        mask = np.repeat(filled, lengths).reshape(-1, width)
+        window = out[top:bottom, left:right]
+        np.copyto(window, labels[runs.owner[begin]], where=mask)
