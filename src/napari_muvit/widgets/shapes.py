@@ -108,6 +108,22 @@ def give_class(layer: Shapes, indices: Sequence[int], state: PanelState) -> None
     apply_classes(layer, state)
 
 
+def add_outlines(
+    layer: Shapes,
+    outlines: Sequence[NDArray[Any]],
+    names: Sequence[str],
+    state: PanelState,
+) -> None:
+    """Add polygons, (n, 2) each in data coordinates, with a class name each."""
+    apply_classes(layer, state)
+    kept = shape_classes(layer)
+    layer.add(list(outlines), shape_type="polygon", edge_width=layer.current_edge_width)
+    features = layer.features.copy()
+    features["class"] = [*kept, *names]
+    layer.features = features
+    apply_classes(layer, state)
+
+
 def choose_tool(viewer: ViewerModel, layer: Shapes, tool: str) -> None:
     """Make ``layer`` active with a drawing tool (a key of `TOOLS`)."""
     # Neither a hidden layer nor a 3D view can be drawn upon.
@@ -170,6 +186,10 @@ class ShapesWatcher:
         layer = self.layer
         if len(layer.features) > len(layer.data):
             layer.features = layer.features.iloc[: len(layer.data)]
+
+    def accept(self) -> None:
+        """Take the layer as it is for the state that the last change led to."""
+        self._now = _Snapshot.of(self.layer)
 
     def undo(self) -> None:
         """Take the last change back, if there is one."""
