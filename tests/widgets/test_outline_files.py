@@ -153,6 +153,10 @@ def test_a_layer_of_its_own_place(
     np.testing.assert_allclose(got.holes[1], HOLES[1], atol=1e-3)
 
 
+def fail(*_arguments: Any, **_options: Any) -> None:
+    raise RuntimeError("Triangulation failed.")
+
+
 def test_mistakes_are_one_notification(
     panel: MuViTPanel, viewer: ViewerModel, slide: np.ndarray, file: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -177,7 +181,12 @@ def test_mistakes_are_one_notification(
     assert "no annotations" in told("Export", tmp_path / "x.geojson")
     panel.annotate.new_layer()
     assert "no outlined region" in told("Export", tmp_path / "x.geojson")
+    with monkeypatch.context() as patch:
+        patch.setattr(Shapes, "_add_shapes", fail)
+        assert "cannot draw one of the outlines" in told("Import", file)
+    assert not panel.annotate._drawing
     panel.annotate.import_outlines(file)
+    assert len(panel.annotate.layers.layer.data) == 3
     assert "cannot be written" in told("Export", tmp_path / "none" / "x.geojson")
     labels = viewer.add_labels(np.ones((600, 700), np.uint8), name="painted")
     panel.annotate.layers.choose(labels)

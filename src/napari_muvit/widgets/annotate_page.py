@@ -424,10 +424,12 @@ class AnnotatePage(QWidget):
             return ""
         fit_outlines(self.viewer, layer)
         outlines = shape_data(file.outlines, layer, self.image)
-        add_outlines(layer, outlines, names, self.state)
-        if self._watcher is not None:
-            self._watcher.accept()
-        self._on_classes()
+        try:
+            add_outlines(layer, outlines, names, self.state)
+        finally:
+            if self._watcher is not None:
+                self._watcher.accept()
+            self._on_classes()
         said = f"{regions(len(outlines))} imported from {path.name}"
         return f"{said}; {file.note}." if file.note else f"{said}."
 

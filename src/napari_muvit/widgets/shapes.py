@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._layer_annotations import shape_classes
 from .._layers import layer_kwargs
+from ..core.errors import AnnotationError
 from .state import PanelState
 
 if TYPE_CHECKING:
@@ -114,10 +115,23 @@ def add_outlines(
     names: Sequence[str],
     state: PanelState,
 ) -> None:
-    """Add polygons, (n, 2) each in data coordinates, with a class name each."""
+    """Add polygons, (n, 2) each in data coordinates, with a class name each.
+
+    Raises
+    ------
+    AnnotationError
+        If napari cannot draw them; none is added.
+    """
     apply_classes(layer, state)
     kept = shape_classes(layer)
-    layer.add(list(outlines), shape_type="polygon", edge_width=layer.current_edge_width)
+    width = layer.current_edge_width
+    try:
+        layer.add(list(outlines), shape_type="polygon", edge_width=width)
+    except RuntimeError as error:  # napari's slowest triangulation knows no crossings
+        raise AnnotationError(
+            "napari cannot draw one of the outlines. Choose another triangulation "
+            "backend in Preferences > Experimental, and import the file again."
+        ) from error
     features = layer.features.copy()
     features["class"] = [*kept, *names]
     layer.features = features
@@ -189,6 +203,7 @@ class ShapesWatcher:
 
     def accept(self) -> None:
         """Take the layer as it is for the state that the last change led to."""
+        self.drawing = False
         self._now = _Snapshot.of(self.layer)
 
     def undo(self) -> None:
