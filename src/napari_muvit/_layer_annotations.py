@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ._layers import HALF, affine, layer_arrays, layer_pyramid, placement
 from ._outline_rings import join_rings, split_rings
-from .core.data.annotations import Annotations, Polygon
+from .core.data.annotations import Annotations, Polygon, Region
 from .core.data.geojson import BACKGROUND, REGION, Outline
 from .core.errors import AnnotationError
 
@@ -81,8 +81,7 @@ def shapes_annotations(
     on_plane = _plane_filter(shapes, point)
     labels = {name: label for label, name in enumerate(names, start=1)}
     background = next((k for n, k in labels.items() if n.lower() == BACKGROUND), None)
-    regions: list[Polygon] = []
-    areas: list[Polygon] = []
+    items: list[Polygon | Region] = []
     for data, kind, name in zip(
         shapes.data, shapes.shape_type, shape_classes(shapes), strict=True
     ):
@@ -95,8 +94,7 @@ def shapes_annotations(
             place.to_pixels(ring @ matrix.T + origin) for ring in _rings(data, kind)
         ]
         polygon = Polygon(label, rings[0], tuple(rings[1:]))
-        (regions if _is_region(name) else areas).append(polygon)
-    items = (*regions, *areas)
+        items.append(Region(polygon) if _is_region(name) else polygon)
     if not any(polygon.label for polygon in items):
         raise AnnotationError(
             f"The layer {shapes.name!r} holds no outlined region of the classes "
@@ -104,7 +102,7 @@ def shapes_annotations(
             "Annotate page."
         )
     return Annotations(
-        items=items,
+        items=tuple(items),
         class_names=tuple(names),
         class_colors=None if colors is None else tuple(colors),
     )

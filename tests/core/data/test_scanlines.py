@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_muvit.core.data import scanlines
-from napari_muvit.core.data.annotations import Annotations
+from napari_muvit.core.data.annotations import Annotations, Rectangle, Region
 from napari_muvit.core.data.polygons import Polygon
 from napari_muvit.core.geometry import Box
 
@@ -147,3 +147,20 @@ def test_memory_is_bounded_when_all_edges_cross_all_rows():
     tracemalloc.stop()
     assert 0.4 < found.mean() < 0.6
     assert peak < 2**28
+
+
+def test_regions_and_other_areas_keep_their_order():
+    square = np.array([(0, 0), (0, 8), (8, 8), (8, 0)], dtype=float)
+    items = (
+        Polygon(2, square + 2),
+        Rectangle(3, corner=(4, 4), size=(3, 3)),
+        Polygon(4, square / 2 + 5),
+        Region(Polygon(1, square * 2)),
+    )
+    box, shape = Box.from_shape((16, 16)), (16, 16)
+    wanted = np.zeros(shape, np.uint8)
+    for item in (items[3], *items[:3]):
+        item.fill(wanted, box)
+    annotations = Annotations(items)
+    np.testing.assert_array_equal(annotations.rasterise(box, shape), wanted)
+    assert sorted(np.unique(wanted)) == [1, 2, 3, 4]

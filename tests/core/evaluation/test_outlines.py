@@ -14,6 +14,7 @@ from napari_muvit.cli import main
 from napari_muvit.core.data.annotations import Annotations, Polygon
 from napari_muvit.core.data.geojson import write_geojson
 from napari_muvit.core.data.ome_zarr import write_pyramid
+from napari_muvit.core.data.project import Project
 from napari_muvit.core.errors import AnnotationError
 from napari_muvit.core.evaluation import evaluate
 from napari_muvit.core.geometry import Box
@@ -132,3 +133,20 @@ def test_the_command(
     assert main(["evaluate", *arguments, "--classes", "background,tumour"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "holds the class 'Gland', which is not among the classes" in error
+
+
+def test_project_files_by_name_and_by_number(tmp_path: Path, prediction: Path) -> None:
+    areas = (Polygon(1, LEFT, (HOLE,)), Polygon(2, RIGHT))
+    named, numbered = tmp_path / "a.muvit.jsonl", tmp_path / "b.muvit.jsonl"
+    with Project.create(named, class_names=("Gland", "background")) as project:
+        for area in areas:
+            project.add(area)
+    with Project.create(numbered) as project:
+        for area in areas:
+            project.add(area)
+    found = evaluate(prediction, named)
+    np.testing.assert_array_equal(found.confusion, wanted(prediction))
+    dense = Annotations(areas).rasterise(Box.from_shape((41, 47)), (41, 47))
+    np.testing.assert_array_equal(
+        evaluate(prediction, numbered).confusion, evaluate(prediction, dense).confusion
+    )

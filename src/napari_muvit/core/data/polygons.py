@@ -14,8 +14,8 @@ from ..geometry import Box
 from .scanlines import EdgeTable
 
 Vertices = NDArray[np.float64]
-MAX_COORDINATE = 1e12
-"""No slide is larger; pixel centres are still told apart by far."""
+MAX_COORDINATE = 2.0**48
+"""Pixels; no slide is that large, and centres of pixels are still told apart."""
 
 
 @dataclass(frozen=True, eq=False)
