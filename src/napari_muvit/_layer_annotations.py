@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._layers import HALF, affine, layer_arrays, layer_pyramid, placement
-from .core.data.annotations import Annotations, Polygon
+from ._outline_rings import join_rings, split_rings
+from .core.data.annotations import Annotations, Polygon, Region
+from .core.data.geojson import BACKGROUND, REGION, Outline
 from .core.errors import AnnotationError
 
 if TYPE_CHECKING:
@@ -36,10 +38,10 @@ def count_shapes(shapes: Shapes, names: Sequence[str]) -> tuple[dict[str, int], 
     for kind, name in zip(shapes.shape_type, shape_classes(shapes), strict=True):
         if kind not in CLOSED_SHAPES:
             lines += 1
-        elif name not in counts:
-            strangers += 1
-        else:
+        elif name in counts:
             counts[name] += 1
+        elif not _is_special(name):
+            strangers += 1
     problems = []
     if lines:
         what = "1 line encloses" if lines == 1 else f"{lines} lines enclose"
@@ -63,7 +65,8 @@ def shapes_annotations(
     ----------
     shapes
         Any Shapes layer, with its own scale, translate or rotation; the class of each
-        shape stands in ``features["class"]``.
+        shape stands in ``features["class"]``. As in GeoJSON, ``Region*`` is background
+        beneath all others, any other name that ends with ``*`` takes away.
     image
         The slide.
     names
@@ -76,17 +79,23 @@ def shapes_annotations(
     place = placement(image)
     matrix, origin = affine(shapes)
     on_plane = _plane_filter(shapes, point)
-    items = []
+    labels = {name: label for label, name in enumerate(names, start=1)}
+    background = next((k for n, k in labels.items() if n.lower() == BACKGROUND), None)
+    items: list[Polygon | Region] = []
     for data, kind, name in zip(
         shapes.data, shapes.shape_type, shape_classes(shapes), strict=True
     ):
-        if kind not in CLOSED_SHAPES or name not in names or not on_plane(data):
+        label = background if _is_region(name) else labels.get(name)
+        if label is None and _is_special(name) and not _is_region(name):
+            label = 0
+        if kind not in CLOSED_SHAPES or label is None or not on_plane(data):
             continue
-        corners = np.asarray(data, dtype=np.float64)[:, -2:]
-        outline = _ellipse(corners) if kind == "ellipse" else corners
-        vertices = place.to_pixels(outline @ matrix.T + origin)
-        items.append(Polygon(list(names).index(name) + 1, vertices))
-    if not items:
+        rings = [
+            place.to_pixels(ring @ matrix.T + origin) for ring in _rings(data, kind)
+        ]
+        polygon = Polygon(label, rings[0], tuple(rings[1:]))
+        items.append(Region(polygon) if _is_region(name) else polygon)
+    if not any(polygon.label for polygon in items):
         raise AnnotationError(
             f"The layer {shapes.name!r} holds no outlined region of the classes "
             f"{', '.join(names)}. Outline some with Lasso, Polygon or Box on the "
@@ -97,6 +106,54 @@ def shapes_annotations(
         class_names=tuple(names),
         class_colors=None if colors is None else tuple(colors),
     )
+
+
+def shape_data(
+    outlines: Sequence[Outline], shapes: Shapes, image: Image
+) -> list[NDArray[np.float32]]:
+    """Return outlines in slide pixels as polygons of a Shapes layer, (n, 2) each.
+
+    Parameters
+    ----------
+    outlines
+        Areas of a file; their holes become parts of the one ring.
+    shapes
+        The 2D layer that will hold them, with its own scale, translate or rotation.
+    image
+        The slide.
+    """
+    place = placement(image)
+    matrix, origin = affine(shapes)
+    inverse = np.linalg.inv(matrix).T
+    found = []
+    for outline in outlines:
+        # As napari stores them, so that a vertex that comes twice stays the same.
+        outer, *holes = (
+            ((place.to_world(ring) - origin) @ inverse).astype(np.float32)
+            for ring in (outline.vertices, *outline.holes)
+        )
+        found.append(join_rings(outer, holes))
+    return found
+
+
+def _is_region(name: str) -> bool:
+    return name.lower() == REGION.lower()
+
+
+def _is_special(name: str) -> bool:
+    """Whether it is the name of no class, but of a region or of what is taken away."""
+    return name.endswith("*")
+
+
+def _rings(data: NDArray[Any], kind: str) -> list[NDArray[np.float64]]:
+    """Outer ring and holes of a closed shape, in data coordinates."""
+    corners = np.asarray(data, dtype=np.float64)[:, -2:]
+    if kind == "ellipse":
+        return [_ellipse(corners)]
+    if kind == "rectangle":
+        return [corners]
+    outer, holes = split_rings(corners)
+    return [outer, *holes]
 
 
 def _plane_filter(

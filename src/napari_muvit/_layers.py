@@ -51,6 +51,11 @@ class Placement:
         pixels = (points - np.array(self.translate)) / np.array(self.scale) + HALF
         return np.asarray(pixels, dtype=np.float64)
 
+    def to_world(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Edge-to-edge pixels of this layer (n, 2) to napari world."""
+        points = (pixels - HALF) * np.array(self.scale) + np.array(self.translate)
+        return np.asarray(points, dtype=np.float64)
+
 
 def affine(layer: Layer) -> tuple[Matrix, Matrix]:
     """Matrix (2, 2) and offset (2,) from pixel centres to napari's world."""

@@ -416,13 +416,17 @@ def _class_list(arguments: argparse.Namespace) -> list[str] | None:
     from .core.model.checkpoint import read_config
 
     if arguments.classes:
-        return [part.strip() for part in arguments.classes.split(",")]
+        return _split_names(arguments.classes)
     names = _config_file(arguments.config)["model"].get("class_names")
     if isinstance(names, list | tuple):
         return [str(name) for name in names]
     if arguments.start is not None and arguments.preset is None:
         return list(read_config(arguments.start).names)
     return None
+
+
+def _split_names(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",")] if text else None
 
 
 def _finetune_configs(
@@ -617,8 +621,19 @@ def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="Dice of predictions")
     add = evaluate.add_argument
     add("--prediction", nargs="+", required=True, metavar="P")
-    add("--labels", nargs="+", required=True, metavar="L", help="in the same order")
-    add("--zero-is-background", action="store_true")
+    add(
+        "--labels",
+        nargs="+",
+        required=True,
+        metavar="L",
+        help="label images, GeoJSON or project files, in the same order",
+    )
+    add("--classes", metavar="LIST", help="class names, where a prediction has none")
+    add(
+        "--zero-is-background",
+        action="store_true",
+        help="0 is a class; label v means class v + 1",
+    )
     add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -632,6 +647,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             arguments.prediction,
             arguments.labels,
             zero_is_background=arguments.zero_is_background,
+            class_names=_split_names(arguments.classes),
             on_progress=console,
             should_stop=should_stop,
         )

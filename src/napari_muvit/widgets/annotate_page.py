@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,17 +27,21 @@ from .._layer_annotations import (
     label_classes,
     labels_annotations,
     shape_classes,
+    shape_data,
     shapes_annotations,
     value_array,
     values_of,
 )
 from ..core.data.annotations import Annotations
+from ..core.data.geojson import read_geojson, write_geojson
 from ..core.errors import AnnotationError
-from .class_table import ClassTable
+from .class_table import ClassTable, regions
+from .outline_files import OutlineFiles, take_classes
 from .shapes import (
     OUTLINES,
     TOOLS,
     ShapesWatcher,
+    add_outlines,
     apply_classes,
     choose_tool,
     fit_outlines,
@@ -86,6 +91,7 @@ class AnnotatePage(QWidget):
         self.layers.layer_changed.connect(self._on_layer)
         self.classes = ClassTable(state)
         self.values = ValueTable(state)
+        self.files = OutlineFiles(self.import_outlines, self.export_outlines)
         self.problem = Warning_()
         self.tools = self._make_tools()
         self.hint = text(
@@ -136,6 +142,7 @@ class AnnotatePage(QWidget):
         line.addWidget(new)
         top = form()
         top.addRow("annotations", chooser)
+        top.addRow("GeoJSON", self.files)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(top)
@@ -390,6 +397,54 @@ class AnnotatePage(QWidget):
         counts, problem = count_shapes(layer, self.state.names)
         self.classes.show_counts(counts)
         self.problem.say(problem)
+
+    # ---- files
+
+    def import_outlines(self, path: Path) -> str:
+        """Add the outlines of a GeoJSON file; return what was done, in words.
+
+        They go to the chosen Shapes layer, or to a new one.
+        """
+        if self.image is None:
+            raise AnnotationError("Choose an image on the Data page first.")
+        file = read_geojson(path)
+        if not file.outlines:
+            left_out = f" ({file.note})" if file.note else ""
+            raise AnnotationError(
+                f"{path.name} holds no outlined area with a class{left_out}; give the "
+                "annotations a class, and export them again."
+            )
+        shapes = self._shapes()
+        drawn = shapes is not None and len(shapes.data) > 0
+        names = take_classes(
+            self.state, file, replace=not self.state.touched and not drawn
+        )
+        layer = shapes if shapes is not None and shapes.ndim == 2 else self.new_layer()
+        if layer is None:
+            return ""
+        fit_outlines(self.viewer, layer)
+        outlines = shape_data(file.outlines, layer, self.image)
+        try:
+            add_outlines(layer, outlines, names, self.state)
+        finally:
+            if self._watcher is not None:
+                self._watcher.accept()
+            self._on_classes()
+        said = f"{regions(len(outlines))} imported from {path.name}"
+        return f"{said}; {file.note}." if file.note else f"{said}."
+
+    def export_outlines(self, path: Path) -> str:
+        """Write the outlined regions as GeoJSON; return what was done, in words."""
+        labels = self._labels()
+        if labels is not None:
+            raise AnnotationError(
+                f"The layer {labels.name!r} is painted; only outlined regions can be "
+                "exported as GeoJSON so far. Choose a Shapes layer, or save the "
+                "painted one by File > Save Selected Layers."
+            )
+        annotations = self.annotations()
+        write_geojson(annotations, path)
+        return f"{regions(len(annotations.items))} exported to {path.name}."
 
     # ---- result
 

@@ -92,7 +92,7 @@ class ClassTable(QWidget):
                 [
                     str(index + 1) if index < 9 else "",
                     label_class.name,
-                    "" if count is None else _regions(count),
+                    "" if count is None else regions(count),
                 ]
             )
             item.setIcon(NAME, color_icon(label_class.color))
@@ -112,7 +112,7 @@ class ClassTable(QWidget):
             item = self.tree.topLevelItem(index)
             if item is not None:
                 known = label_class.name in self._counts
-                words = _regions(self._counts[label_class.name]) if known else ""
+                words = regions(self._counts[label_class.name]) if known else ""
                 item.setText(COUNT, words)
         del blocker
 
@@ -168,5 +168,6 @@ class ClassTable(QWidget):
             item.setText(NAME, old)
 
 
-def _regions(count: int) -> str:
+def regions(count: int) -> str:
+    """Say how many regions there are."""
     return f"{count} region" if count == 1 else f"{count} regions"

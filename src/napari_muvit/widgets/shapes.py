@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._layer_annotations import shape_classes
 from .._layers import layer_kwargs
+from ..core.errors import AnnotationError
 from .state import PanelState
 
 if TYPE_CHECKING:
@@ -108,6 +109,35 @@ def give_class(layer: Shapes, indices: Sequence[int], state: PanelState) -> None
     apply_classes(layer, state)
 
 
+def add_outlines(
+    layer: Shapes,
+    outlines: Sequence[NDArray[Any]],
+    names: Sequence[str],
+    state: PanelState,
+) -> None:
+    """Add polygons, (n, 2) each in data coordinates, with a class name each.
+
+    Raises
+    ------
+    AnnotationError
+        If napari cannot draw them; none is added.
+    """
+    apply_classes(layer, state)
+    kept = shape_classes(layer)
+    width = layer.current_edge_width
+    try:
+        layer.add(list(outlines), shape_type="polygon", edge_width=width)
+    except RuntimeError as error:  # napari's slowest triangulation knows no crossings
+        raise AnnotationError(
+            "napari cannot draw one of the outlines. Choose another triangulation "
+            "backend in Preferences > Experimental, and import the file again."
+        ) from error
+    features = layer.features.copy()
+    features["class"] = [*kept, *names]
+    layer.features = features
+    apply_classes(layer, state)
+
+
 def choose_tool(viewer: ViewerModel, layer: Shapes, tool: str) -> None:
     """Make ``layer`` active with a drawing tool (a key of `TOOLS`)."""
     # Neither a hidden layer nor a 3D view can be drawn upon.
@@ -170,6 +200,11 @@ class ShapesWatcher:
         layer = self.layer
         if len(layer.features) > len(layer.data):
             layer.features = layer.features.iloc[: len(layer.data)]
+
+    def accept(self) -> None:
+        """Take the layer as it is for the state that the last change led to."""
+        self.drawing = False
+        self._now = _Snapshot.of(self.layer)
 
     def undo(self) -> None:
         """Take the last change back, if there is one."""

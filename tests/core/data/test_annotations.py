@@ -289,7 +289,12 @@ def test_polygons_and_sources_that_cannot_work():
     for label in (-1, 256, 1.5, True):
         with pytest.raises(AnnotationError, match="class"):
             Polygon(label, triangle)
-    for vertices in ([(0, 0), (1, 1)], [1, 2, 3], [(0, 0), (0, np.nan), (1, 1)]):
+    for vertices in (
+        [(0, 0), (1, 1)],
+        [1, 2, 3],
+        [(0, 0), (0, np.nan), (1, 1)],
+        [(0, 0), (0, 1e300), (1, 1)],
+    ):
         with pytest.raises(AnnotationError, match="vertices"):
             Polygon(1, vertices)
     with pytest.raises(AnnotationError, match="3 channels"):

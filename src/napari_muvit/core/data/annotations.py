@@ -8,6 +8,7 @@ ones over earlier ones. An area with the label 0 takes away what lies below it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,8 @@ from .label_image import LabelImage
 from .ome_zarr import read_label_info
 from .open import open_pyramid
 from .place import Place
-from .polygons import Polygon, Vertices
+from .polygons import Polygon, Vertices, edge_table
+from .scanlines import EdgeTable
 
 __all__ = [
     "AnnotationIndex",
@@ -41,6 +43,8 @@ __all__ = [
     "label_classes",
 ]
 
+Corners = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Lower and upper corner of each item, (n, ndim) each."""
 SUBSAMPLES = 8
 """Most samples along each edge of a pixel, for the share of each class in it."""
 
@@ -166,8 +170,8 @@ class Annotations:
             If a label image holds anything but whole numbers from 0 to 255.
         """
         out = np.zeros(tuple(shape), dtype=np.uint8)
-        for number in self._touching(box):
-            item = self.items[number]
+        for number in _meeting(self._layer_corners, box):
+            item = self._layers[number]
             if not isinstance(item, LabelImage):
                 item.fill(out, box)
                 continue
@@ -225,7 +229,7 @@ class Annotations:
         """Smallest world box around all items, or None without any."""
         if not self.items:
             return None
-        lower, upper = self._edges
+        lower, upper = self._corners
         return _box(lower.min(axis=0), upper.max(axis=0))
 
     def scaled(self, zoom: float | Sequence[float]) -> Annotations:
@@ -278,21 +282,32 @@ class Annotations:
         return max((image.pyramid.ndim for image in images), default=2)
 
     @cached_property
-    def _edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper corner of each item, (n, ndim) each."""
-        lower = np.array([item.lower for item in self.items]).reshape(-1, self.ndim)
-        upper = np.array([item.upper for item in self.items])
-        return lower, upper.reshape(-1, self.ndim)
+    def _corners(self) -> Corners:
+        return _corners(self.items, self.ndim)
 
-    def _touching(self, box: Box) -> NDArray[np.intp]:
-        """Numbers of the items whose bounding box meets ``box``, in order."""
-        lower, upper = self._edges
-        meets = (lower < np.asarray(box.upper)) & (upper > np.asarray(box.lower))
-        return np.flatnonzero(meets.all(axis=1))
+    @cached_property
+    def _layers(self) -> tuple[EdgeTable | Item, ...]:
+        """Items in order; polygons that follow one another are filled together."""
+        layers: list[EdgeTable | Item] = []
+        areas = [i.area if isinstance(i, Region) else i for i in self.items]
+        for _, group in itertools.groupby(areas, key=type):
+            polygons: list[Polygon] = []
+            for item in group:
+                if isinstance(item, Polygon):
+                    polygons.append(item)
+                else:
+                    layers.append(item)
+            if polygons:
+                layers.append(edge_table(polygons))
+        return tuple(layers)
+
+    @cached_property
+    def _layer_corners(self) -> Corners:
+        return _corners(self._layers, self.ndim)
 
     def touches(self, box: Box) -> bool:
         """Whether any item's bounding box meets ``box``."""
-        return len(self._touching(box)) > 0
+        return len(_meeting(self._corners, box)) > 0
 
     def check_labels(self, largest: int, num_classes: int) -> None:
         """Raise `AnnotationError` for a label that the model does not know."""
@@ -317,6 +332,18 @@ def _each_axis(value: float | Sequence[float], ndim: int) -> tuple[float, ...]:
             f"Offset and scale need {ndim} numbers, one a spatial axis; got {value}."
         ) from error
     return tuple(float(v) for v in values)
+
+
+def _corners(items: Sequence[EdgeTable | Item], ndim: int) -> Corners:
+    lower = np.array([item.lower for item in items]).reshape(-1, ndim)
+    return lower, np.array([item.upper for item in items]).reshape(-1, ndim)
+
+
+def _meeting(corners: Corners, box: Box) -> NDArray[np.intp]:
+    """Numbers of the bounding boxes that meet ``box``, in order."""
+    lower, upper = corners
+    meets = (lower < np.asarray(box.upper)) & (upper > np.asarray(box.lower))
+    return np.flatnonzero(meets.all(axis=1))
 
 
 def _counts(hits: NDArray[np.bool_], samples: int) -> NDArray[np.uint64]:

@@ -28,14 +28,12 @@ from .annotations import Annotations
 from .items import Area, Region
 from .label_image import LabelImage
 from .outlines import outlines
-from .polygons import Polygon, Vertices
+from .polygons import MAX_COORDINATE, Polygon, Vertices
 
 SUFFIXES = {".geojson", ".json"}
 REGION, BACKGROUND = "Region*", "background"
 MAX_BYTES = 2**30
 """A larger file is no annotation by hand."""
-MAX_COORDINATE = 2.0**48
-"""Pixels; no slide is that large."""
 MAX_DEPTH = 8
 """Collections inside collections that are followed."""
 Json = Any
@@ -296,7 +294,7 @@ def _ring(ring: Json, where: str) -> Vertices:
         ) from error
     if len(points) > 1 and np.array_equal(points[0], points[-1]):
         points = points[:-1]
-    near = np.abs(points) < MAX_COORDINATE  # false for NaN
+    near = np.abs(points) <= MAX_COORDINATE  # false for NaN
     if len(points) < 3 or points.shape[1] != 2 or not near.all():
         raise AnnotationError(
             f"The polygon in {where} has a ring of {len(points)} points; at least "

@@ -1,17 +1,21 @@
-"""Outlined polygons, filled exactly at pixel centres by scanlines."""
+"""Outlined polygons, filled exactly at pixel centres."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import AnnotationError
 from ..geometry import Box
+from .scanlines import EdgeTable
 
 Vertices = NDArray[np.float64]
+MAX_COORDINATE = 2.0**48
+"""Pixels; no slide is that large, and centres of pixels are still told apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +65,19 @@ class Polygon:
         box
             World box that ``out`` covers.
         """
-        step = np.asarray(box.shape) / out.shape
-        lower = np.asarray(box.lower)
-        shape = np.asarray(out.shape)
-        # Rows and columns whose centre may lie inside.
-        first = np.floor((self.lower - lower) / step).astype(int).clip(0, shape)
-        last = np.ceil((self.upper - lower) / step).astype(int).clip(0, shape)
-        if np.any(last <= first):
-            return
-        window = out[first[0] : last[0], first[1] : last[1]]
-        origin = lower + first * step
-        mask = inside_mask((self.vertices - origin) / step, window.shape)
-        for hole in self.holes:
-            mask &= ~inside_mask((hole - origin) / step, window.shape)
-        window[mask] = self.label
+        self._edges.fill(out, box)
+
+    @cached_property
+    def _edges(self) -> EdgeTable:
+        return edge_table((self,))
+
+
+def edge_table(polygons: Sequence[Polygon]) -> EdgeTable:
+    """Prepare polygons, at least one, to be filled together, later ones on top."""
+    return EdgeTable.of(
+        [polygon.label for polygon in polygons],
+        [(polygon.vertices, *polygon.holes) for polygon in polygons],
+    )
 
 
 def _checked(vertices: ArrayLike) -> Vertices:
@@ -84,42 +87,8 @@ def _checked(vertices: ArrayLike) -> Vertices:
             f"A polygon has vertices of shape {array.shape}; at least three (y, x) "
             "pairs are needed."
         )
-    if not np.isfinite(array).all():
-        raise AnnotationError("A polygon has vertices that are not finite.")
+    if not (np.abs(array) <= MAX_COORDINATE).all():
+        raise AnnotationError(
+            f"A polygon has vertices that are not finite or beyond {MAX_COORDINATE:g}."
+        )
     return array
-
-
-def inside_mask(vertices: Vertices, shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Which pixel centres lie inside an outline, by the even-odd rule.
-
-    Parameters
-    ----------
-    vertices
-        Closed polygon, (n, 2), in pixels, edge to edge.
-    shape
-        (h, w).
-
-    Returns
-    -------
-    ndarray
-        (h, w), bool.
-    """
-    height, width = shape
-    start, stop = vertices, np.roll(vertices, -1, axis=0)
-    low = np.minimum(start[:, 0], stop[:, 0])
-    high = np.maximum(start[:, 0], stop[:, 0])
-    # Rows whose centre row + 0.5 lies in [low, high).
-    first = np.clip(np.ceil(low - 0.5), 0, height).astype(np.intp)
-    last = np.clip(np.ceil(high - 0.5), 0, height).astype(np.intp)
-    count = np.maximum(last - first, 0)
-    edge = np.repeat(np.arange(len(start)), count)
-    rank = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-    row = first[edge] + rank
-    share = (row + 0.5 - start[edge, 0]) / (stop[edge, 0] - start[edge, 0])
-    crossing = start[edge, 1] + share * (stop[edge, 1] - start[edge, 1])
-    # The first pixel whose centre lies right of the crossing flips.
-    column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.intp)
-    flips = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
-    odd = (flips & 1).astype(np.uint8).reshape(height, width + 1)
-    filled = np.bitwise_xor.accumulate(odd, axis=1)[:, :width]
-    return filled.astype(bool)

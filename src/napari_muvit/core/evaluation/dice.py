@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.arrays import ArrayLike, ArraySource
 from ..data.pyramid import Pyramid
 from ..errors import AnnotationError, ConfigError
 from ..prediction.record import read_classes
@@ -30,14 +29,18 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from .sources import (
+    MAX_LABEL,
+    ImageBlocks,
+    LabelBlocks,
+    LabelImageSource,
+    TruthSource,
+    open_image,
+    open_truth,
+)
 
 BLOCK_PIXELS = 2**22
 """Pixels compared at a time."""
-MAX_LABEL = 255
-"""Labels are uint8."""
-
-Labels = Pyramid | ArrayLike | str | Path
-"""A label image: opened, an array (spatial axes only) or a path."""
 Confusion = NDArray[np.int64]
 
 
@@ -169,8 +172,8 @@ def _text(value: float) -> str:
 
 
 def evaluate(
-    predictions: Labels | Sequence[Labels],
-    labels: Labels | Sequence[Labels],
+    predictions: LabelImageSource | Sequence[LabelImageSource],
+    labels: TruthSource | Sequence[TruthSource],
     *,
     zero_is_background: bool = False,
     num_classes: int | None = None,
@@ -179,7 +182,7 @@ def evaluate(
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
 ) -> Evaluation:
-    """Compare predictions with label images, block by block.
+    """Compare predictions with label images or outlines, block by block.
 
     Pixels with truth 0 are not annotated and are left out; a prediction of 0 where
     there is truth is wrong. Several slides are pooled into one confusion matrix.
@@ -189,9 +192,11 @@ def evaluate(
     predictions
         Label images (path, array or pyramid), one or several; classes from 1.
     labels
-        The truth, as many and in the same order.
+        The truth, as many and in the same order: label images of the same shape,
+        `Annotations`, GeoJSON or project files in pixels of the prediction's finest
+        level. The classes that a file names are found by their names.
     zero_is_background
-        Truth v means class v + 1, and class 1 is the background.
+        Value v of label images means class v + 1, and class 1 is the background.
     num_classes
         K; None: from the names, else the largest label.
     class_names
@@ -207,7 +212,7 @@ def evaluate(
     Raises
     ------
     AnnotationError
-        If shapes or numbers do not fit, or the values are no class labels.
+        If shapes, numbers or names do not fit, or the values are no class labels.
     ConfigError
         If names, number of classes and background contradict each other.
     Cancelled
@@ -215,41 +220,41 @@ def evaluate(
     """
     pairs = _pairs(predictions, labels)
     names, background = _classes(
-        pairs[0][0], zero_is_background, num_classes, class_names, background
+        [p for p, _ in pairs], zero_is_background, num_classes, class_names, background
     )
     known = len(names) if names else num_classes
-    opened = [(_open(p, "prediction"), _open(t, "label image")) for p, t in pairs]
-    for predicted, truth in opened:
-        if predicted[0].shape[1:] != truth[0].shape[1:]:
-            raise AnnotationError(
-                f"{predicted[1]} has {_size(predicted[0])} pixels, but {truth[1]} has "
-                f"{_size(truth[0])}; the same are needed."
-            )
+    opened: list[tuple[ImageBlocks, LabelBlocks]] = []
+    for prediction, label in pairs:
+        predicted = open_image(prediction, "prediction")
+        truth = open_truth(label, predicted, names, zero_is_background)
+        opened.append((predicted, truth))
     confusion = np.zeros(((known or 0) + 1,) * 2, dtype=np.int64)
-    counts = [_count_blocks(predicted[0].shape[1:]) for predicted, _ in opened]
+    total = sum(_count_blocks(predicted.shape) for predicted, _ in opened)
     done = 0
     for predicted, truth in opened:
-        for lower, upper in _blocks(predicted[0].shape[1:]):
+        note = truth.note
+        for lower, upper in _blocks(predicted.shape):
             check_stop(should_stop)
-            block = _labels(truth, lower, upper) + int(zero_is_background)
-            guess = _labels(predicted, lower, upper)
-            confusion = _count(confusion, block, guess, known, truth[1], predicted[1])
+            block, guess = truth.read(lower, upper), predicted.read(lower, upper)
+            confusion = _count(
+                confusion, block, guess, known, truth.name, predicted.name
+            )
             done += 1
             on_progress(
-                Progress(stage="evaluate", done=done, total=sum(counts), unit="block")
+                Progress(
+                    stage="evaluate", done=done, total=total, unit="block", message=note
+                )
             )
+            note = ""
     if not names:
         names = _numbered(len(confusion) - 1, zero_is_background)
     return Evaluation(confusion=confusion, class_names=names, background=background)
 
 
-Opened = tuple[ArraySource, str]
-"""A label image as (1, *spatial), and what to call it in a message."""
-
-
 def _pairs(
-    predictions: Labels | Sequence[Labels], labels: Labels | Sequence[Labels]
-) -> list[tuple[Labels, Labels]]:
+    predictions: LabelImageSource | Sequence[LabelImageSource],
+    labels: TruthSource | Sequence[TruthSource],
+) -> list[tuple[LabelImageSource, TruthSource]]:
     left: list[Any] = (
         list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
     )
@@ -257,40 +262,9 @@ def _pairs(
     if len(left) != len(right) or not left:
         raise AnnotationError(
             f"There are {len(left)} predictions and {len(right)} label images; one "
-            "label image a prediction is needed, in the same order."
+            "label image or file of outlines a prediction is needed, in the same order."
         )
     return list(zip(left, right, strict=True))
-
-
-def _open(labels: Labels, kind: str) -> Opened:
-    """See a label image as a source of one channel."""
-    if isinstance(labels, (str, Path)):
-        from ..data.open import open_pyramid
-
-        labels = open_pyramid(labels, as_labels=True)
-    if isinstance(labels, Pyramid):
-        source, name = labels.levels[0].source, f"the {kind} {labels.name}"
-    else:
-        axes = "tzyx"[-len(labels.shape) :] if 2 <= len(labels.shape) <= 4 else ""
-        if not axes:
-            raise AnnotationError(
-                f"A {kind} of shape {labels.shape} was given; only spatial axes, two "
-                "to four, are needed."
-            )
-        source, name = ArraySource(labels, axes, spatial=axes), f"the {kind}"
-    if source.shape[0] != 1:
-        raise AnnotationError(
-            f"{name} has {source.shape[0]} channels; a label image has one."
-        )
-    if source.dtype.kind not in "bui":
-        raise AnnotationError(
-            f"{name} holds numbers of type {source.dtype}; whole numbers are needed."
-        )
-    return source, name
-
-
-def _size(source: ArraySource) -> str:
-    return " x ".join(str(n) for n in source.shape[1:])
 
 
 def _edge(ndim: int) -> int:
@@ -309,19 +283,6 @@ def _blocks(shape: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
             list(corner),
             [min(c + edge, n) for c, n in zip(corner, shape, strict=True)],
         )
-
-
-def _labels(opened: Opened, lower: list[int], upper: list[int]) -> NDArray[np.int64]:
-    """Read labels [lower, upper), flat."""
-    source, name = opened
-    values = source.read(lower, upper).ravel().astype(np.int64)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > MAX_LABEL:
-        raise AnnotationError(
-            f"{name} holds the value {low if low < 0 else high}; classes are numbers "
-            f"up to {MAX_LABEL}. Is it an image of single objects?"
-        )
-    return values
 
 
 def _count(
@@ -356,17 +317,21 @@ def _numbered(count: int, zero_is_background: bool) -> tuple[str, ...]:
 
 
 def _classes(
-    prediction: Labels,
+    predictions: Sequence[LabelImageSource],
     zero_is_background: bool,
     num_classes: int | None,
     class_names: Sequence[str] | None,
     background: int | None,
 ) -> tuple[tuple[str, ...], int | None]:
-    """Names (empty: not known yet) and background, from the user or the prediction."""
-    path = prediction.path if isinstance(prediction, Pyramid) else prediction
-    stored, stored_background = (
-        read_classes(Path(path)) if isinstance(path, (str, Path)) else ((), None)
-    )
+    """Names (empty: not known yet) and background, from the user or the predictions."""
+    stored, stored_background = _stored_classes(predictions[0])
+    for prediction in predictions[1:] if class_names is None else ():
+        other, _ = _stored_classes(prediction)
+        if stored and other and stored != other:
+            raise AnnotationError(
+                f"The predictions have different classes: {', '.join(stored)} and "
+                f"{', '.join(other)}. Evaluate them one by one, or name the classes."
+            )
     names = tuple(class_names) if class_names is not None else stored
     if not names and num_classes is not None:
         names = _numbered(num_classes, zero_is_background)
@@ -388,3 +353,8 @@ def _classes(
             "background",
         )
     return names, background
+
+
+def _stored_classes(prediction: LabelImageSource) -> tuple[tuple[str, ...], int | None]:
+    path = prediction.path if isinstance(prediction, Pyramid) else prediction
+    return read_classes(Path(path)) if isinstance(path, (str, Path)) else ((), None)
