@@ -33,13 +33,14 @@ class Outcome:
     """Memory taken while reading."""
 
     @property
+    def is_clear(self) -> bool:
+        """Read, or refused in one line."""
+        return self.kind in ("read", "refused") and "\n" not in self.message
+
+    @property
     def is_fine(self) -> bool:
-        """Read or refused in one line, soon."""
-        return (
-            self.kind in ("read", "refused")
-            and "\n" not in self.message
-            and self.seconds < QUICK
-        )
+        """The same, and soon, as it must be for a small file."""
+        return self.is_clear and self.seconds < QUICK
 
 
 class Reader:
