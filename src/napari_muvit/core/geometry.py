@@ -8,6 +8,7 @@ Axes are in array order (y, x) or (z, y, x). Numpy only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Box:
             raise ValueError(
                 f"A box needs as many lower as upper edges, got {lower} and {upper}."
             )
-        if not all(np.isfinite(lower)) or not all(np.isfinite(upper)):
+        if not all(map(math.isfinite, (*lower, *upper))):
             raise ValueError(f"A box needs finite edges, got {lower} and {upper}.")
         if any(u <= v for v, u in zip(lower, upper, strict=True)):
             raise ValueError(
@@ -120,42 +121,33 @@ class NestedCrop:
 
 
 def _allowed_span(
-    inner: Box, shape: Sequence[float], extent: Box | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Range of lower edges for a box of ``shape`` around ``inner``.
+    inner: tuple[float, float], size: float, extent: tuple[float, float] | None
+) -> tuple[float, float]:
+    """Range of lower edges, along one axis, for a box of ``size`` around ``inner``.
 
-    The box must contain ``inner``, lie inside ``extent`` where ``extent`` is large
-    enough and contain ``extent`` along the axes where it is not.
+    The box must contain ``inner``, lie inside ``extent`` where that is large enough and
+    contain it where it is not.
     """
-    size = np.asarray(shape, dtype=np.float64)
-    low = np.asarray(inner.upper) - size
-    high = np.asarray(inner.lower)
+    low, high = inner[1] - size, inner[0]
     if extent is not None:
         # Inside a large slide the bounds are [lower, upper - size]; a slide that is
         # smaller than the box swaps the two, which says "contain the slide".
-        first = np.asarray(extent.lower)
-        last = np.asarray(extent.upper) - size
-        low = np.maximum(low, np.minimum(first, last))
-        high = np.minimum(high, np.maximum(first, last))
-    high = np.maximum(high, low)
-    return low, high
+        first, last = extent[0], extent[1] - size
+        low, high = max(low, min(first, last)), min(high, max(first, last))
+    return low, max(high, low)
 
 
-def _snapped(
-    lower: NDArray[np.float64],
-    step: float,
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _snapped(lower: float, step: float, low: float, high: float) -> float:
     """Move ``lower`` to a multiple of ``step`` where [low, high] has one.
 
     Crops on the pixel grid of their own level are read without resampling.
     """
-    nearest = np.round(lower / step) * step
-    nearest = np.where(nearest < low, np.ceil(low / step) * step, nearest)
-    nearest = np.where(nearest > high, np.floor(high / step) * step, nearest)
-    fits = (nearest >= low) & (nearest <= high)
-    return np.where(fits, nearest, np.clip(lower, low, high))
+    nearest = round(lower / step) * step
+    if nearest < low:
+        nearest = math.ceil(low / step) * step
+    if nearest > high:
+        nearest = math.floor(high / step) * step
+    return nearest if low <= nearest <= high else min(max(lower, low), high)
 
 
 def nest(
@@ -187,14 +179,19 @@ def nest(
     """
     boxes = [fine]
     for factor in scale_factors[1:]:
-        size = np.asarray(fine.shape) * (factor / scale_factors[0])
-        low, high = _allowed_span(boxes[-1], tuple(size), extent)
-        if rng is None:
-            lower = np.asarray(fine.centre) - size / 2
-        else:
-            lower = low + rng.random(low.shape) * (high - low)
-        lower = _snapped(lower, factor, low, high)
-        boxes.append(Box(tuple(lower), tuple(lower + size)))
+        inner, lower, upper = boxes[-1], [], []
+        places = [0.0] * fine.ndim if rng is None else rng.random(fine.ndim).tolist()
+        for axis, place in enumerate(places):
+            size = fine.shape[axis] * (factor / scale_factors[0])
+            around = (inner.lower[axis], inner.upper[axis])
+            room = None if extent is None else (extent.lower[axis], extent.upper[axis])
+            low, high = _allowed_span(around, size, room)
+            centred = fine.centre[axis] - size / 2
+            at = centred if rng is None else low + place * (high - low)
+            at = _snapped(at, factor, low, high)
+            lower.append(at)
+            upper.append(at + size)
+        boxes.append(Box(tuple(lower), tuple(upper)))
     return NestedCrop(tuple(boxes))
 
 
@@ -220,10 +217,15 @@ def place_fine(centre: Sequence[float], shape: Sequence[float], extent: Box) -> 
     A slide that is smaller than the crop is contained in the crop (padded on both
     sides), the same in training and prediction.
     """
-    size = np.asarray(shape, dtype=np.float64)
-    first = np.asarray(extent.lower)
-    last = np.asarray(extent.upper) - size
-    middle = np.floor((first + last) / 2)
-    lower = np.round(np.asarray(centre, dtype=np.float64) - size / 2)
-    lower = np.where(last >= first, np.clip(lower, first, np.floor(last)), middle)
-    return Box(tuple(lower), tuple(lower + size))
+    lower = []
+    for middle, size, first, end in zip(
+        centre, shape, extent.lower, extent.upper, strict=True
+    ):
+        last = end - size
+        at = float(round(middle - size / 2))
+        if last >= first:
+            lower.append(min(max(at, first), math.floor(last)))
+        else:
+            lower.append(float(math.floor((first + last) / 2)))
+    upper = (v + s for v, s in zip(lower, shape, strict=True))
+    return Box(tuple(lower), tuple(upper))

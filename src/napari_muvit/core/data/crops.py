@@ -34,12 +34,17 @@ class SlideNormalisation:
     high: tuple[float, ...]
     """One number a channel."""
 
-    def apply(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalise (C, *spatial) to about 0 to 1."""
+    def apply(
+        self, pixels: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Normalise (C, *spatial) to about 0 to 1, into ``out`` where it is given."""
         shape = (-1, *[1] * (pixels.ndim - 1))
         low = np.asarray(self.low, dtype=np.float32).reshape(shape)
         span = np.asarray(self.high, dtype=np.float32).reshape(shape) - low
-        return np.asarray((pixels - low) / span, dtype=np.float32)
+        out = np.empty_like(pixels, dtype=np.float32) if out is None else out
+        np.subtract(pixels, low, out=out)
+        np.divide(out, span, out=out)
+        return out
 
     def revert(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return normalised (C, *spatial) as pixel values."""
@@ -180,8 +185,8 @@ def read_crop(
         zip(crop.boxes, config.scale_factors, strict=True)
     ):
         pixels = pyramid.read(box, factor, shape, fill=fill)
-        out[index] = normalisation.apply(pixels)
-    if not np.isfinite(out).all():
+        normalisation.apply(pixels, out[index])
+    if pyramid.dtype.kind == "f" and not np.isfinite(out).all():
         values = np.asarray(background, dtype=np.float32)
         padding = values.reshape(1, -1, *[1] * config.ndim)
         out = np.where(np.isfinite(out), out, padding)

@@ -217,7 +217,7 @@ class UniformSampler:
     def draw(self, sample: int) -> DrawnCrop:
         """Draw the crop of a sample index."""
         rng = np.random.default_rng([self.seed, sample])
-        number = int(rng.choice(len(self.slides), p=self._chances))
+        number = _choose(self._chances, rng)
         slide = self.slides[number]
         tissue = slide.tissue
         if tissue is not None and tissue.mask.any():
@@ -318,10 +318,7 @@ class CropSampler:
 
     def _slide(self, candidates: Sequence[int], rng: np.random.Generator) -> int:
         """Choose one of some slides by their weights."""
-        chances = self._chances[list(candidates)]
-        steps = np.cumsum(chances)
-        chosen = np.searchsorted(steps, rng.random() * steps[-1], side="right")
-        return candidates[min(int(chosen), len(candidates) - 1)]
+        return candidates[_choose(self._chances[list(candidates)], rng)]
 
     def _weighted_label(self, slide: int, rng: np.random.Generator) -> int:
         """Draw a label in proportion to its annotated area."""
@@ -360,6 +357,13 @@ def _chances(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]
         "weights",
     )
     return np.asarray(values / values.sum(), dtype=np.float64)
+
+
+def _choose(chances: NDArray[np.float64], rng: np.random.Generator) -> int:
+    """Draw an index by relative chances."""
+    steps = np.cumsum(chances)
+    chosen = int(np.searchsorted(steps, rng.random() * steps[-1], side="right"))
+    return min(chosen, len(steps) - 1)
 
 
 def _filtered(
