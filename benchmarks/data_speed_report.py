@@ -112,7 +112,8 @@ def _plot(rows: list[Row]) -> None:
         bars = axis.bar(range(len(names)), rates, color=colours)
         base = _peer_rate(row)
         axis.bar_label(bars, [f"{r / base:.2g}x" for r in rates], fontsize=8)
-        labels = [n.replace(" ", "\n").replace("+tensor", "\n+ tensor\n") for n in names]
+        broken = (n.replace("+tensor", "\n+ tensor\n") for n in names)
+        labels = [n.replace(" ", "\n") for n in broken]
         axis.set_xticks(range(len(names)), labels, fontsize=7)
         axis.set_title(row["case"], fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
