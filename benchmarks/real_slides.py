@@ -60,6 +60,11 @@ def experiments(data: Path) -> dict[str, Experiment]:
             [p for i, p in enumerate(brain) if i % 5 == 2],
             [*brain_options, "--levels", "1,8"],
         ),
+        "brain_fifth_wide": Experiment(
+            [p for i, p in enumerate(brain) if i % 5 != 2],
+            [p for i, p in enumerate(brain) if i % 5 == 2],
+            [*brain_options, "--levels", "1,4,16"],
+        ),
         "brain_block": Experiment(
             [p for i, p in enumerate(brain) if i not in block],
             [p for i, p in enumerate(brain) if i in block],
