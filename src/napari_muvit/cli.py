@@ -315,6 +315,7 @@ def _add_finetune(commands: Commands) -> None:
     add("--seed", type=int, help="same seed, same run (0)")
     add("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--precision", choices=("32-true", "bf16-mixed", "16-mixed"))
+    add("--workers", type=int, metavar="N", help="processes that read crops (0: none)")
     add("--config", type=Path, help='JSON file: {"model": {...}, "training": {...}}')
     add("--dry-run", action="store_true", help="check everything, train nothing")
     add("--json", action="store_true", help="print the result as JSON")
@@ -472,6 +473,7 @@ def _finetune_configs(
         "seed": arguments.seed,
         "device": arguments.device,
         "precision": arguments.precision,
+        "num_workers": arguments.workers,
         "freeze_encoder": arguments.freeze or None,
     }
     options = {k: v for k, v in options.items() if v is not None}

@@ -125,11 +125,12 @@ def test_config_file_and_start(data: Path, model: Path) -> None:
     image, labels = str(data / "s/000_image.zarr"), str(data / "s/000_labels.zarr")
     code = main([
         "finetune", "--images", image, "--labels", labels, "--out", str(data / "next"),
-        "--start", str(model), "--config", str(file), *STEPS,
+        "--start", str(model), "--config", str(file), "--workers", "1", *STEPS,
     ])  # fmt: skip
     assert code == 0
     stored = json.loads((data / "next/config.json").read_text())
     assert stored["training"]["config"]["learning_rate"] == 1e-5
+    assert stored["training"]["config"]["num_workers"] == 1
 
 
 MISTAKES = {

@@ -96,12 +96,7 @@ def test_three_axes():
 
     config = dataclasses.replace(CONFIG, ndim=3, scale_factors=(1, 2))
     image = np.random.default_rng(0).random((40, 50, 60)).astype(np.float32)
-    levels = open_pyramid(image, axes="zyx")
-    source = dataclasses.replace(levels.levels[0].source, spatial="zyx")
-    level = dataclasses.replace(
-        levels.levels[0], source=source, scale=(1.0,) * 3, offset=(0.0,) * 3
-    )
-    pyramid = dataclasses.replace(levels, levels=(level,))
+    pyramid = open_pyramid(image, axes="zyx", ndim=3)
     item = PlainSlide(pyramid, SlideNormalisation((0.0,), (1.0,)))
     sampler = UniformSampler([item], config, seed=0)
     data = MAEDataset(sampler, config)

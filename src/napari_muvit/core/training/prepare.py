@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_high
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ LabelSource = Any
 """`Annotations`, a GeoJSON or project file, or a label image: a path, an array or a
 `Pyramid`."""
 
+Slide = TypeVar("Slide", PlainSlide, TrainingSlide)
 
 MAX_NAMED = 5
 """Classes without a pixel that get a line each."""
@@ -299,12 +300,12 @@ def _with_background(
 
 
 def keep_coarse_levels(
-    slides: Sequence[TrainingSlide],
+    slides: Sequence[Slide],
     config: ModelConfig,
     cache: CacheSettings | None = None,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
-) -> tuple[TrainingSlide, ...]:
+) -> tuple[Slide, ...]:
     """Slides with the coarse levels that they lack, from the cache on disk.
 
     Parameters
