@@ -67,7 +67,7 @@ def describe_slide(image: Pyramid) -> Facts:
         "channel_names": list(image.channel_names),
         "dtype": str(image.dtype),
         "pixel_size": None if image.pixel_size is None else list(image.pixel_size),
-        "unit": image.unit,
+        "unit": None if image.pixel_size is None else image.unit,
         "levels": [
             {"shape": list(level.shape), "scale": [round(s, 4) for s in level.scale]}
             for level in image.levels
@@ -197,7 +197,9 @@ def _lines(facts: Facts, skip: tuple[str, ...]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         if "share" in value:
-            return f"{value['share']:.0%} ({value['background']} background)"
+            kind = value["background"]
+            seen = "no background seen" if kind == "none" else f"{kind} background"
+            return f"{value['share']:.0%} ({seen})"
         if "bytes" in value:
             levels = ", ".join(f"1/{f:g}" for f in value["scale_factors"])
             return f"{levels} ({value['bytes'] / 1e6:,.1f} MB in the cache)"
