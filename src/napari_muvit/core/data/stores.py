@@ -8,7 +8,12 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import (
+    ByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from ..errors import MissingExtraError, PyramidError
@@ -60,7 +65,9 @@ class PerProcessStore(WrapperStore[Store]):
         if self._stamp is not None:
             self._stamp.check()
         try:
-            return await self._store.get(key, prototype, byte_range)
+            return _asked_for(
+                await self._store.get(key, prototype, byte_range), byte_range
+            )
         except Exception as error:
             # Public buckets that may not be listed deny what they do not have. Which
             # metadata there are is found by asking; a chunk that is denied is an error.
@@ -82,6 +89,17 @@ class PerProcessStore(WrapperStore[Store]):
 
     def __repr__(self) -> str:
         return f"PerProcessStore({str(self.place)!r})"
+
+
+def _asked_for(found: Buffer | None, asked: ByteRequest | None) -> Buffer | None:
+    """Cut a part out of the whole, which simple web servers send instead."""
+    if found is None:
+        return None
+    if isinstance(asked, RangeByteRequest) and len(found) > asked.end - asked.start:
+        return found[asked.start : asked.end]
+    if isinstance(asked, SuffixByteRequest) and len(found) > asked.suffix:
+        return found[len(found) - asked.suffix :]
+    return found
 
 
 def _is_denied(error: Exception) -> bool:
