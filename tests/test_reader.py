@@ -11,6 +11,7 @@ import zarr
 from napari.layers import Image, Labels, Layer
 from npe2 import PluginManifest
 
+from napari_muvit import _reader
 from napari_muvit._layers import layer_pyramid
 from napari_muvit._level_view import LevelView
 from napari_muvit._reader import get_reader, read_slides
@@ -100,6 +101,69 @@ def test_a_label_image_is_a_labels_layer(tmp_path: Path) -> None:
     assert isinstance(layer, Labels)
     assert list(layer.features["class"]) == ["not annotated", "a", "b"]
     np.testing.assert_allclose(layer.get_color(2)[:3], (0, 1, 0))
+
+
+def test_levels_with_fewer_planes_and_the_step_between_planes(tmp_path: Path) -> None:
+    pixels = noise(4, 64, 64)
+    group = zarr.open_group(tmp_path / "z.zarr", mode="w")
+    datasets = []
+    for level in range(3):
+        part = pixels[:: 2**level, :: 2**level, :: 2**level]
+        group.create_array(str(level), data=part)
+        scale = [2.0 * 2**level, 0.5 * 2**level, 0.5 * 2**level]
+        transform = {"type": "scale", "scale": scale}
+        datasets.append({"path": str(level), "coordinateTransformations": [transform]})
+    axes = [{"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"]
+    multiscale = {"axes": axes, "datasets": datasets, "name": "z"}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    (layer,) = layers(tmp_path / "z.zarr")
+    assert [v.shape for v in layer.data] == [(4, 64, 64), (2, 32, 32), (1, 16, 16)]
+    np.testing.assert_allclose(layer.scale, (2, 0.5, 0.5))
+    back = layer_pyramid(layer, point=(6, 0, 0))
+    assert back.note == "The plane on screen is used (z = 3)."
+    got = back.read(Box((0, 0), (64, 64)), 2, (32, 32))
+    np.testing.assert_array_equal(got[0], pixels[2, ::2, ::2])
+
+
+def test_a_large_flat_slide_is_never_shown_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reader, "SHOWN_WHOLE", 100**2)
+    monkeypatch.setattr(_reader, "OVERVIEW", 32**2)
+    pixels = noise(240, 320, 3)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(64, 64))
+    (layer,) = layers(tmp_path / "a.tif")
+    shapes = [(240, 320, 3), (60, 80, 3), (15, 20, 3)]
+    assert [view.shape for view in layer.data] == shapes
+    want = np.rint(pixels.reshape(60, 4, 80, 4, 3).mean(axis=(1, 3)))
+    np.testing.assert_array_equal(layer.data[1][3:20, 5:], want[3:20, 5:])
+    # The core reads what is in the file.
+    assert layer_pyramid(layer).scale_factors == (1,)
+
+
+def test_colours_that_are_no_bytes(tmp_path: Path) -> None:
+    pixels = noise(40, 50, 3).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    found = layers(tmp_path / "a.tif")
+    assert [layer.name for layer in found] == ["a: Red", "a: Green", "a: Blue"]
+    assert [layer.colormap.name for layer in found] == ["red", "green", "blue"]
+
+
+def test_several_files_at_once(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{k}.tif") for k in range(2)]
+    for path in paths:
+        tifffile.imwrite(path, noise(30, 30))
+    reader = get_reader(paths)
+    assert reader is not None
+    found = reader(paths)
+    assert [options["name"] for _, options, _ in found] == ["0", "1"]
+    assert [options["metadata"]["path"] for _, options, _ in found] == paths
+
+
+def test_labels_without_names(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "l.zarr", noise(90, 90) % 3, labels=True)
+    (layer,) = layers(tmp_path / "l.zarr")
+    assert isinstance(layer, Labels)
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,9 @@ def describe_slide(image: Pyramid) -> Facts:
             for level in image.levels
         ],
     }
-    names = read_label_info(contents.place).names
-    if not names and cheap_to_look_at(image):
+    label = read_label_info(contents.place)
+    names = label.names
+    if not label.is_label and cheap_to_look_at(image):
         tissue = find_tissue(image)
         facts["tissue"] = {
             "share": round(tissue.share, 3), "background": tissue.background

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._level_view import LevelView
+from ._level_view import AveragedView, LevelView
 from .core.data.arrays import ArraySource
 from .core.data.pyramid import Pyramid, PyramidLevel
 from .core.errors import PyramidError
@@ -33,7 +33,7 @@ Matrix = NDArray[np.float64]
 HALF = 0.5
 FACTOR_TOLERANCE = 0.02
 """Level factors this close to a whole number are that number (31.99 is 32)."""
-LEADING_AXES = "tzabdefgh"
+LEADING_AXES = "tzabdefghijklmnopqrsuvw"
 CHANNEL_LABELS = ("c", "channel", "channels")
 
 
@@ -136,7 +136,9 @@ def plain_array(array: Any) -> Any:
 def layer_arrays(layer: Image | Labels) -> list[Any]:
     """Return the levels of a layer as zarr or numpy arrays, finest first."""
     data = list(layer.data) if layer.multiscale else [layer.data]
-    return [plain_array(array) for array in data]
+    # What is averaged for the screen is not in the file.
+    stored = [array for array in data if not isinstance(array, AveragedView)]
+    return [plain_array(array) for array in stored]
 
 
 def layer_path(layer: Layer) -> Path | None:
@@ -223,11 +225,16 @@ def _source(array: Any, axes: str, plane: Mapping[str, int], rgb: bool) -> Array
 def _axes(layer: Image | Labels) -> tuple[str, str]:
     """Return one letter an array axis, and the letters of the stack axes."""
     labels = [str(a).lower() for a in layer.axis_labels[:-2]]
-    letters = iter(LEADING_AXES)
+    # Our own layers name their axes by one letter each: t stays t and z stays z.
+    letters = iter(a for a in LEADING_AXES if a not in labels)
     leading = ""
     for label in labels:
-        channel = label in CHANNEL_LABELS and "c" not in leading
-        leading += "c" if channel else next(letters)
+        if label in CHANNEL_LABELS and "c" not in leading:
+            leading += "c"
+        elif label in LEADING_AXES and label not in leading:
+            leading += label
+        else:
+            leading += next(letters)
     trailing = "yxc" if getattr(layer, "rgb", False) else "yx"
     return leading + trailing, leading.replace("c", "")
 

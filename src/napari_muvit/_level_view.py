@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from .core.data.arrays import ArraySource
@@ -23,9 +24,14 @@ class LevelView:
         The level, with its place.
     channel
         Channel that is shown; None: all, as colours.
+    leading
+        Axes before rows and columns, the same in every level of a layer; None: those
+        along which there is more than one plane here.
     """
 
-    def __init__(self, level: PyramidLevel, channel: int | None) -> None:
+    def __init__(
+        self, level: PyramidLevel, channel: int | None, leading: str | None = None
+    ) -> None:
         source = level.source
         axes = source.axes
         lengths = dict(zip(axes, source.array.shape, strict=True))
@@ -33,7 +39,9 @@ class LevelView:
         self.source = source
         self.channel = channel
         self._planes: dict[tuple[int, ...], ArraySource] = {}
-        self.leading = "".join(a for a in axes if a not in "cyx" and lengths[a] > 1)
+        if leading is None:
+            leading = "".join(a for a in axes if a not in "cyx" and lengths[a] > 1)
+        self.leading = leading
         colours = () if channel is not None else (source.shape[0],)
         self.shape: tuple[int, ...] = (
             *(lengths[a] for a in self.leading), lengths["y"], lengths["x"], *colours,
@@ -104,10 +112,53 @@ class LevelView:
 
         source = self.at(plane) if plane else self.source
         lower, upper = (rows.start, columns.start), (rows.stop, columns.stop)
-        block = read_stored(source, lower, upper, shared_cache())
+        return self._shown(read_stored(source, lower, upper, shared_cache()))
+
+    def _shown(self, block: NDArray[Any]) -> NDArray[Any]:
+        """(C, y, x) as one channel, or with colours last."""
         return (
             np.moveaxis(block, 0, -1) if self.channel is None else block[self.channel]
         )
+
+
+class AveragedView(LevelView):
+    """A level that the file lacks, averaged for the screen where it is looked at.
+
+    Without one napari would load a flat slide as a whole.
+
+    Parameters
+    ----------
+    level
+        The level that is averaged.
+    channel, leading
+        See `LevelView`.
+    step
+        Pixels of the level per pixel of this one.
+    """
+
+    def __init__(
+        self, level: PyramidLevel, channel: int | None, leading: str, step: int
+    ) -> None:
+        from .core.data.averaged import averaged_shape
+
+        super().__init__(level, channel, leading)
+        self.step = step
+        lead = len(leading)
+        rows, columns = averaged_shape(level.shape, (step, step))
+        self.shape = (*self.shape[:lead], rows, columns, *self.shape[lead + 2 :])
+
+    def _plane(self, plane: tuple[int, ...], rows: slice, columns: slice) -> Any:
+        from .core.data.block_cache import shared_cache
+        from .core.data.level_reading import read_level
+
+        source = self.at(plane) if plane else self.source
+        start = (rows.start * self.step, columns.start * self.step)
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        step = (float(self.step),) * 2
+        block = read_level(source, start, step, shape, 0.0, shared_cache())
+        if self.dtype.kind in "iu":
+            block = np.rint(block)
+        return self._shown(block).astype(self.dtype)
 
 
 def _whole_key(key: Any, ndim: int) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._level_view import LevelView
+from ._level_view import AveragedView, LevelView
 
 if TYPE_CHECKING:
     from .core.data.pyramid import Pyramid
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 FALSE_COLOURS = ("cyan", "magenta", "yellow", "green", "red", "blue", "gray")
 """Of the channels of a fluorescence image, in turn."""
+TRUE_COLOURS = ("red", "green", "blue")
+SHOWN_WHOLE = 2**26
+"""Pixels of a plane that napari may load at once."""
+OVERVIEW = 2**22
+"""Pixels of the coarsest level that is made for the screen, at most."""
+COARSER = 4
+"""Step between levels that are averaged for the screen."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -52,48 +59,87 @@ def read_slides(path: str | Sequence[str]) -> list[LayerData]:
 
     layers: list[LayerData] = []
     for one in [path] if isinstance(path, str) else path:
-        layers += layers_of(open_pyramid(one))
+        pyramid = open_pyramid(one)
+        depth = None
+        if dict(pyramid.contents.axes).get("z", 1) > 1:
+            volume = open_pyramid(one, ndim=3).pixel_size
+            depth = None if volume is None else volume[0]
+        layers += layers_of(pyramid, depth)
     return layers
 
 
-def layers_of(pyramid: Pyramid) -> list[LayerData]:
-    """Return a slide as image layers, one a channel, or as a Labels layer."""
+def layers_of(pyramid: Pyramid, depth: float | None = None) -> list[LayerData]:
+    """Return a slide as image layers, one a channel, or as a Labels layer.
+
+    Parameters
+    ----------
+    pyramid
+        The slide.
+    depth
+        Of a stack: from one z plane to the next, in micrometres; None: unknown.
+    """
     from .core.data.ome_zarr import read_label_info
 
-    info = read_label_info(pyramid.path) if pyramid.path is not None else None
-    if info is not None and info.names and pyramid.dtype.kind in "bui":
-        return [_labels_layer(pyramid, info)]
+    info = read_label_info(pyramid.contents.place)
+    if info.is_label and pyramid.dtype.kind in "bui":
+        return [_labels_layer(pyramid, info, depth)]
     if pyramid.rgb:
         options = {"name": pyramid.name, "rgb": True}
-        return [_image_layer(pyramid, None, options)]
+        return [_image_layer(pyramid, None, options, depth)]
     count = pyramid.num_channels
     names = pyramid.channel_names or tuple(f"channel {k}" for k in range(count))
+    is_rgb = tuple(name.lower() for name in names) == TRUE_COLOURS
+    colours = TRUE_COLOURS if is_rgb else FALSE_COLOURS
     layers = []
     for number in range(count):
         options = {"name": pyramid.name}
         if count > 1:
             options = {
                 "name": f"{pyramid.name}: {names[number] or f'channel {number}'}",
-                "colormap": FALSE_COLOURS[number % len(FALSE_COLOURS)],
+                "colormap": colours[number % len(colours)],
                 "blending": "additive",
             }
-        layers.append(_image_layer(pyramid, number, options))
+        layers.append(_image_layer(pyramid, number, options, depth))
     return layers
 
 
 def _image_layer(
-    pyramid: Pyramid, channel: int | None, options: dict[str, Any]
+    pyramid: Pyramid,
+    channel: int | None,
+    options: dict[str, Any],
+    depth: float | None,
 ) -> LayerData:
-    levels = [LevelView(level, channel) for level in pyramid.levels]
+    levels = _views(pyramid, channel)
     if channel is not None:
         options["contrast_limits"] = _contrast_limits(levels[-1])
-    return _layer(pyramid, levels, options, "image")
+    levels += _for_the_screen(levels[-1])
+    return _layer(pyramid, levels, options, "image", depth)
 
 
-def _labels_layer(pyramid: Pyramid, info: Any) -> LayerData:
+def _views(pyramid: Pyramid, channel: int | None) -> list[LevelView]:
+    """Levels of the file; those whose z is coarser keep the axis."""
+    finest = LevelView(pyramid.levels[0], channel)
+    rest = (LevelView(v, channel, finest.leading) for v in pyramid.levels[1:])
+    return [finest, *rest]
+
+
+def _for_the_screen(coarsest: LevelView) -> list[LevelView]:
+    """Levels to show a large slide by that has no such ones."""
+    views: list[LevelView] = []
+    rows, columns = coarsest.level.shape
+    step = 1
+    while rows * columns > (SHOWN_WHOLE if step == 1 else OVERVIEW) * step**2:
+        step *= COARSER
+        views.append(
+            AveragedView(coarsest.level, coarsest.channel, coarsest.leading, step)
+        )
+    return views
+
+
+def _labels_layer(pyramid: Pyramid, info: Any, depth: float | None) -> LayerData:
     colors: dict[int | None, str] = {None: "transparent", 0: "transparent"}
     colors.update(info.colors)
-    highest = max(info.names)
+    highest = max(info.names, default=0)
     names = [info.names.get(k, "") for k in range(1, highest + 1)]
     options: dict[str, Any] = {
         "name": pyramid.name,
@@ -101,22 +147,28 @@ def _labels_layer(pyramid: Pyramid, info: Any) -> LayerData:
             "index": list(range(highest + 1)), "class": ["not annotated", *names],
         },
     }  # fmt: skip
-    if info.colors:
+    if info.names and info.colors:
+        # Objects without names are told apart by colours of napari's own.
         options["colormap"] = colors
-    levels = [LevelView(level, 0) for level in pyramid.levels]
-    return _layer(pyramid, levels, options, "labels")
+    return _layer(pyramid, _views(pyramid, 0), options, "labels", depth)
 
 
 def _layer(
-    pyramid: Pyramid, levels: list[LevelView], options: dict[str, Any], kind: str
+    pyramid: Pyramid,
+    levels: list[LevelView],
+    options: dict[str, Any],
+    kind: str,
+    depth: float | None,
 ) -> LayerData:
     leading = levels[0].leading
     options |= {"multiscale": len(levels) > 1, "axis_labels": (*leading, "y", "x")}
     if pyramid.pixel_size is not None:
-        ones, zeros = (1.0,) * len(leading), (0.0,) * len(leading)
-        options["scale"] = (*ones, *pyramid.pixel_size)
+        steps = {"z": depth} if depth is not None else {}
+        zeros = (0.0,) * len(leading)
+        options["scale"] = (*(steps.get(a, 1.0) for a in leading), *pyramid.pixel_size)
         options["translate"] = (*zeros, *(pyramid.translation or (0.0, 0.0)))
-        options["units"] = ("pixel",) * len(leading) + ("um", "um")
+        units = ["um" if a in steps else "pixel" for a in leading]
+        options["units"] = (*units, "um", "um")
     if pyramid.path is not None:
         options["metadata"] = {"path": str(pyramid.path)}
     return (levels if len(levels) > 1 else levels[0], options, kind)

@@ -389,7 +389,7 @@ def _planes(text: str | None) -> dict[str, int]:
     planes = {}
     for part in text.split(",") if text else ():
         axis, _, index = (side.strip() for side in part.partition("="))
-        if not axis or not index.isdecimal():
+        if not axis or axis in planes or not index.isdecimal():
             raise ConfigError(
                 f"--plane is {text!r}; axes and numbers are needed, such as z=10,t=0."
             )

@@ -48,6 +48,7 @@ def test_info_says_what_a_file_holds(
     [
         (["--plane", "z"], "--plane is 'z'"),
         (["--plane", "z=-1"], "--plane is 'z=-1'"),
+        (["--plane", "z=0,z=1"], "--plane is 'z=0,z=1'"),
         (["--plane", "z=4"], "no axis 'z'"),
         (["--image", "B/03"], "B/03"),
         (["--channels", "DAPI"], "no channel 'DAPI'"),

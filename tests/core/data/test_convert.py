@@ -95,6 +95,15 @@ def test_labels_keep_the_commonest_value_and_their_names(small, tmp_path):
     assert info.colors[2] == "#040506"
 
 
+def test_labels_without_names_are_labels_too(small, tmp_path):
+    # Their coarser levels were averaged: 1 and 3 made 2.
+    labels = np.kron(picture((20, 20)) % 3, np.ones((8, 8), np.uint8))
+    write_pyramid(tmp_path / "l.zarr", labels, labels=True)
+    convert(tmp_path / "l.zarr", tmp_path / "c.zarr")
+    np.testing.assert_array_equal(whole(tmp_path / "c.zarr")[2][0], labels[::4, ::4])
+    assert read_label_info(tmp_path / "c.zarr").is_label
+
+
 def test_a_stopped_run_goes_on_and_ends_the_same(small, tmp_path):
     image = open_pyramid(picture(), name="a")
     convert(image, tmp_path / "whole.zarr")

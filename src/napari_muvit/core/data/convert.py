@@ -89,7 +89,7 @@ def convert(
         The OME-Zarr to write.
     labels
         Coarser levels keep the most frequent value instead of the mean. None: where
-        the file names classes.
+        the file says that it is a label image.
     overwrite
         Replace the zarr at ``out``, and what is left of another conversion.
     on_progress, should_stop
@@ -106,7 +106,7 @@ def convert(
     """
     image, path = open_pyramid(source), Path(os.path.abspath(out))
     info = read_label_info(image.contents.place)
-    labels = bool(info.names) if labels is None else labels
+    labels = info.is_label if labels is None else labels
     _check_place(path, image)
     identity = {"image": hash_image(image), "labels": labels, "version": 1}
     shapes = tuple(level_shapes(image.shape, SMALLEST))

@@ -30,6 +30,7 @@ BY_OPENSLIDE = {".mrxs", ".dcm", ".czi", ".vms", ".vmu", ".bif", ".svslide"}
 """Formats that tifffile does not read."""
 UNSUPPORTED = {".vsi", ".isyntax", ".nd2", ".lif", ".zvi", ".ims", ".h5", ".jp2"}
 """Known formats that this version does not read."""
+RGB_NAMES = ("Red", "Green", "Blue")
 MAX_CHANNELS = 16
 """A longer axis without a meaning is not taken for channels."""
 
@@ -153,7 +154,9 @@ def _open_tiff(path: Path, name: str, choice: Choice) -> Pyramid:
             pixel_size=tiff_pixel_size(file, series, choice.spatial),
             path=path,
             rgb=rgb and series.dtype == np.uint8,
-            channel_names=() if rgb else channel_names(file, series, channels),
+            channel_names=_colours(series)
+            if rgb
+            else channel_names(file, series, channels),
             note="; ".join([*notes, *_palette_note(series, choice)]),
             contents=axes.contents(
                 "TIFF",
@@ -203,6 +206,11 @@ def _tiff_levels(
         factors = level_factors(finest, source.shape[1:])
         levels.append(PyramidLevel(source, factors, (0.0,) * len(factors)))
     return tuple(levels)
+
+
+def _colours(series: tifffile.TiffPageSeries) -> tuple[str, ...]:
+    """Names of colours that are no RGB image of ours, because they are no bytes."""
+    return () if series.dtype == np.uint8 else RGB_NAMES
 
 
 def _palette_note(series: tifffile.TiffPageSeries, choice: Choice) -> list[str]:

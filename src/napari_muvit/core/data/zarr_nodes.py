@@ -95,6 +95,8 @@ class LabelInfo:
     """Class name of each label."""
     colors: Mapping[int, str]
     """Colour of each label, ``#rrggbb``."""
+    is_label: bool = False
+    """Whether it says that it is one: its pixels are labels, named or not."""
 
 
 def read_label_info(source: str | Path | Place | None) -> LabelInfo:
@@ -119,7 +121,7 @@ def read_label_info(source: str | Path | Place | None) -> LabelInfo:
         color = _color(entry.get("rgba"))
         if color is not None:
             colors[entry["label-value"]] = color
-    return LabelInfo(names, colors)
+    return LabelInfo(names, colors, is_label=True)
 
 
 def _color(rgba: object) -> str | None:
