@@ -10,6 +10,8 @@ from pathlib import Path
 
 from qtpy.QtCore import QStandardPaths
 
+from ..core.data.open import stem as stem_of
+
 
 def user_folder() -> Path:
     """Return this user's folder for results of images that lie in memory."""
@@ -44,9 +46,8 @@ def _in_cache(path: Path) -> bool:
 def file_stem(name: str, image_path: Path | None) -> str:
     """Return a plain file name for a layer."""
     of_file = image_path is not None and not _in_cache(image_path)
-    stem = image_path.name if image_path is not None and of_file else name
-    for suffix in (".zarr", ".ome", ".tiff", ".tif", ".svs", ".ndpi", ".png", ".npy"):
-        stem = stem.removesuffix(suffix)
+    stem = stem_of(image_path) if image_path is not None and of_file else name
+    stem = stem.removesuffix(".npy")
     return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "image"
 
 

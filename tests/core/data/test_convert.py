@@ -227,6 +227,59 @@ def test_a_real_slide_and_its_copy_agree(name, tmp_path):
             assert abs(one - two).mean() < 0.02 * max(1.0, one.max())
 
 
+def tiff_copy(slide, path, **codec):
+    """The stored levels of an RGB slide as a tiled TIFF."""
+    options = {"photometric": "rgb", "tile": (256, 256), "metadata": None, **codec}
+    size = slide.pixel_size and 1e4 / slide.pixel_size[0]
+    with tifffile.TiffWriter(path) as file:
+        for index, level in enumerate(slide.levels):
+            pixels = np.moveaxis(level.source.read((0, 0), level.shape), 0, -1)
+            extra = {"subfiletype": 1} if index else {"subifds": len(slide.levels) - 1}
+            if size and not index:
+                extra |= {"resolution": (size, size), "resolutionunit": "CENTIMETER"}
+            file.write(np.ascontiguousarray(pixels), **options, **extra)
+    return open_pyramid(path)
+
+
+def shift_of(one, two):
+    """Pixels (y, x) by which a crop lies beside another, to first order."""
+    one, two = one.mean(axis=0), two.mean(axis=0)
+    slopes = np.stack([g[2:-2, 2:-2].ravel() for g in np.gradient(one)], axis=1)
+    rest = (two - one)[2:-2, 2:-2].ravel()
+    return -np.linalg.lstsq(slopes, rest - rest.mean(), rcond=None)[0]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs real files")
+@pytest.mark.parametrize("name", ["cmu-1-small-region", "tcga-cr-7395-01a-01-ts1"])
+def test_the_same_crop_of_svs_zarr_and_tiff(name, tmp_path):
+    slide = open_pyramid(DATA / "wsi" / f"{name}.svs")
+    convert(slide, tmp_path / "a.zarr")
+    copies = {
+        "zarr": open_pyramid(tmp_path / "a.zarr"),
+        "tiff": tiff_copy(slide, tmp_path / "a.tif"),
+        "jpeg": tiff_copy(slide, tmp_path / "b.tif", compression="jpeg",
+                          subsampling=(1, 1), compressionargs={"level": 95}),
+    }  # fmt: skip
+    for kind, copy in copies.items():
+        assert copy.rgb, kind
+        assert copy.shape == slide.shape, kind
+        for size, wanted in zip(
+            copy.pixel_size or (), slide.pixel_size or (), strict=True
+        ):
+            assert size == pytest.approx(wanted, rel=1e-4), kind
+        for factor, corner in ((1, (1000, 900)), (2, (700, 801)), (7.5, (400, 300))):
+            upper = tuple(c + 128 * factor for c in corner)
+            box = Box(corner, upper)
+            want, got = (p.read(box, factor, (128, 128)) for p in (slide, copy))
+            assert want.std() > 10
+            assert np.abs(shift_of(want, got)).max() < 0.05, (kind, factor)
+            off = np.abs(want - got)
+            if kind == "tiff" or (kind, factor) == ("zarr", 1):
+                assert off.max() <= 1e-3, (kind, factor)
+            # JPEG at level 95; and a scanner's own coarse level is compressed too.
+            assert off.mean() < 5, (kind, factor, off.mean())
+
+
 KILLED = """
 import sys, numpy as np
 from napari_muvit.core.data import convert as module
