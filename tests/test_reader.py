@@ -189,6 +189,8 @@ def test_what_is_no_slide_is_refused_in_one_line(tmp_path: Path) -> None:
     assert reader is not None
     with pytest.raises(PyramidError, match="no image"):
         reader(str(tmp_path / "a.svs"))
+    with pytest.raises(PyramidError, match="a new Labels layer"):
+        LevelView(open_pyramid(noise(4, 4)).levels[0], 0)[1, 1] = 2
     with pytest.raises(IndexError):
         LevelView(open_pyramid(noise(4, 4)).levels[0], 0)[9]
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .core.errors import PyramidError
+
 if TYPE_CHECKING:
     from .core.data.arrays import ArraySource
     from .core.data.pyramid import PyramidLevel
@@ -73,6 +75,13 @@ class LevelView:
         )
         block = self._read(spans)
         return block[tuple(then)]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Refuse to paint into somebody's file."""
+        raise PyramidError(
+            "This layer shows a file, which is not changed; paint into a new Labels "
+            "layer."
+        )
 
     def _read(self, spans: Sequence[slice]) -> Any:
         """Pixels of whole spans, in the order of `shape`."""

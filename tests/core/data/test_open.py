@@ -104,6 +104,9 @@ def test_channels_by_index_and_name(tmp_path):
     np.testing.assert_array_equal(
         read_all(open_pyramid(pyramid, channels=["1"])), image[[0]]
     )
+    np.testing.assert_array_equal(
+        read_all(open_pyramid(pyramid, channels=1)), image[[0]]
+    )
     for channels in ([3], [-1], ["DAPI"], []):
         with pytest.raises(PyramidError, match="channel"):
             open_pyramid(image, channels=channels)

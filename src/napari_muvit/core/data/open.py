@@ -47,7 +47,7 @@ def open_pyramid(
     source: Any,
     *,
     name: str | None = None,
-    channels: Sequence[int | str] | None = None,
+    channels: Sequence[int | str] | int | str | None = None,
     pixel_size: float | Sequence[float] | None = None,
     axes: str | None = None,
     image: str | int | None = None,
@@ -225,9 +225,13 @@ def _from_arrays(arrays: list[Any], axes: str | None, choice: Choice) -> Pyramid
     )
 
 
-def _chosen_channels(pyramid: Pyramid, channels: Sequence[int | str]) -> dict[str, Any]:
+def _chosen_channels(
+    pyramid: Pyramid, channels: Sequence[int | str] | int | str
+) -> dict[str, Any]:
     """Fields of the pyramid with these channels only."""
-    chosen = [_channel_index(pyramid, c) for c in channels]
+    # A lone name is one channel, not one a letter.
+    wanted = [channels] if isinstance(channels, int | str) else channels
+    chosen = [_channel_index(pyramid, c) for c in wanted]
     if not chosen:
         raise PyramidError(f"No channel of {pyramid.name} was chosen.")
     levels = []
