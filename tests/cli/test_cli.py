@@ -364,7 +364,7 @@ def test_ctrl_c_outside_of_long_work_is_no_traceback(
     def interrupted(_arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_muvit.cli.run_info", interrupted)
+    monkeypatch.setattr("napari_muvit._commands.slides.run_info", interrupted)
     assert main(["info", "x"]) == 130
     assert "Stopped" in capsys.readouterr().err
 

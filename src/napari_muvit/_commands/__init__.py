@@ -1,0 +1,1 @@
+"""The subcommands of `napari_muvit.cli`: one module a family."""

@@ -1,0 +1,177 @@
+"""The subcommands ``predict`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._console import Console, interruptible, say
+from ..core.errors import ConfigError, OutputError
+from .shared import (
+    EXIT_STOPPED,
+    Commands,
+    add_no_cache,
+    add_reading,
+    as_json,
+    cache_settings,
+    numbers,
+    open_image,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_predict(commands: Commands) -> None:
+    predict = commands.add_parser("predict", help="segment whole slides")
+    add = predict.add_argument
+    add("images", nargs="+", metavar="IMAGE")
+    add("--model", type=Path, required=True, help="model folder")
+    add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
+    add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
+    add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
+    add_reading(add)
+    add_no_cache(add)
+    add("--batch", type=int, default=16, metavar="N", help="crops in one pass")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--overwrite", action="store_true", help="replace what is at the output")
+    add("--dry-run", action="store_true", help="say what would be done")
+    add("--json", action="store_true", help="print the result as JSON")
+    predict.set_defaults(run=run_predict)
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    """Segment slides into ``OUT/<name>.zarr``."""
+    from ..core.config import PredictionConfig
+    from ..core.model.checkpoint import load_model
+
+    config = PredictionConfig(
+        overlap=arguments.overlap,
+        region=_region(arguments.region),
+        batch_size=arguments.batch,
+        device=arguments.device,
+        overwrite=arguments.overwrite,
+    )
+    images = [open_image(path, arguments) for path in arguments.images]
+    outputs = _output_paths(arguments.out, [image.name for image in images])
+    model = load_model(arguments.model)
+    results: list[dict[str, Any]] = []
+    try:
+        for image, out in zip(images, outputs, strict=True):
+            results.append(_predict_one(image, out, model, config, arguments))
+            if results[-1]["stopped"]:
+                break
+    finally:
+        # Also when a later slide fails: what is finished lies on the disk.
+        if arguments.json:
+            say(as_json(results))
+    return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
+
+
+def _region(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    values = numbers(text, float, "region")
+    if len(values) != 4:
+        raise ConfigError(f"--region is {text!r}; y0,x0,y1,x1 is needed.")
+    return (values[0], values[1], values[2], values[3])
+
+
+def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    if len(set(names)) != len(names):
+        raise ConfigError(
+            f"Two images have the same name ({', '.join(sorted(names))}); predict them "
+            "into different --out folders."
+        )
+    from ..core.data.ome_zarr import is_zarr
+
+    whole = folder.absolute()
+    inside = next((p for p in (whole, *whole.parents) if is_zarr(p)), None)
+    if folder.suffix == ".zarr" or inside is not None:
+        raise OutputError(
+            f"--out {folder} is itself a .zarr, or lies inside one; give the folder "
+            "that is to hold the predictions."
+        )
+    return [folder / f"{name}.zarr" for name in names]
+
+
+def _predict_one(
+    image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    from ..core.prediction.plan import plan_prediction
+    from ..core.prediction.run import predict
+
+    if arguments.dry_run:
+        view = image.viewed_at(model.config.pixel_size)
+        plan = plan_prediction(view, model.config, config)
+        if not arguments.json:
+            say("\n".join([f"{image.name}: {len(plan)} tiles to {out}", *plan.notes]))
+        return {
+            "image": image.name,
+            "out": str(out),
+            "tiles": len(plan),
+            "notes": list(plan.notes),
+            "stopped": False,
+        }
+    with Console(image.name) as console, interruptible() as should_stop:
+        run = predict(
+            image, model, config, out=out, on_progress=console,
+            should_stop=should_stop, cache=cache_settings(arguments),
+        )  # fmt: skip
+        tiles = sum(1 for _ in run)
+    state = "Stopped; run again to continue" if run.stopped else "Written"
+    if run.finished_before:
+        state = "Already complete"
+    if not arguments.json:
+        say(f"{state}: {out} ({tiles} tiles)")
+    return {
+        "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
+    }  # fmt: skip
+
+
+def add_evaluate(commands: Commands) -> None:
+    evaluate = commands.add_parser("evaluate", help="Dice of predictions")
+    add = evaluate.add_argument
+    add("--prediction", nargs="+", required=True, metavar="P")
+    add(
+        "--labels",
+        nargs="+",
+        required=True,
+        metavar="L",
+        help="label images, GeoJSON or project files, in the same order",
+    )
+    add("--classes", metavar="LIST", help="class names, where a prediction has none")
+    add(
+        "--zero-is-background",
+        action="store_true",
+        help="0 is a class; label v means class v + 1",
+    )
+    add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    evaluate.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Print Dice per class and their mean."""
+    from ..core.evaluation import evaluate
+
+    with Console() as console, interruptible() as should_stop:
+        result = evaluate(
+            arguments.prediction,
+            arguments.labels,
+            zero_is_background=arguments.zero_is_background,
+            class_names=split_names(arguments.classes),
+            on_progress=console,
+            should_stop=should_stop,
+        )
+    say(result.table())
+    if arguments.json:
+        try:
+            arguments.json.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{arguments.json} cannot be written: {error.strerror}."
+            ) from error
+    return 0
