@@ -18,7 +18,7 @@ from .polygons import Polygon, Vertices
 
 MAX_PIXELS = 2**26
 """Pixels of a label image whose classes are outlined."""
-MAX_EDGES = 2**23
+MAX_EDGES = 2**22
 """Pixel edges of a mask that are followed; more are noise, and no outline."""
 # Directions of an edge on screen, clockwise: right, down, left, up; as steps (y, x).
 _STEPS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
@@ -132,12 +132,13 @@ def _simple(ring: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
     A hole that touches the outside, or another one, at a corner is a ring of its own:
     other programs take a ring that touches itself for a mistake.
     """
-    if len(np.unique(ring, axis=0)) == len(ring):
+    corners = ring.tolist()
+    if len(set(map(tuple, corners))) == len(corners):
         yield ring
         return
     kept: list[tuple[int, int]] = []
     place: dict[tuple[int, int], int] = {}
-    for y, x in ring.tolist():
+    for y, x in corners:
         first = place.get((y, x))
         if first is not None:
             loop = kept[first:]
