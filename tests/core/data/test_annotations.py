@@ -200,6 +200,12 @@ def test_index_stops():
         annotations.index(Box.from_shape((9, 9)), 1, 0, should_stop=lambda: True)
 
 
+def test_outlines_on_a_volume_are_refused():
+    outline = Annotations.from_polygons([(1, [(0, 0), (0, 9), (9, 9)])])
+    with pytest.raises(AnnotationError, match="2 spatial axes, their image has 3"):
+        outline.index(Box.from_shape((8, 8, 8)), 1, 0)
+
+
 def test_bounds_and_scaling():
     annotations = Annotations(
         (
