@@ -255,6 +255,24 @@ def _plane(layer: Layer, stack: str, point: Sequence[float] | None) -> dict[str,
     return plane
 
 
+def shown_plane(image: Layer, point: Sequence[float] | None = None) -> tuple[int, int]:
+    """Return (z, t) of the plane of an image that is shown now; 0 without such an axis.
+
+    By the names of the axes; one stack axis that is not named so counts as z.
+    """
+    axes, stack = _axes(image)
+    shown = _plane(image, stack, point)
+    named = {
+        str(image.axis_labels[axes.index(axis)]).lower()[:1]: index
+        for axis, index in shown.items()
+    }
+    if named.keys() & {"z", "t"}:
+        return named.get("z", 0), named.get("t", 0)
+    if len(stack) == 1:
+        return shown[stack], 0
+    return shown.get("z", 0), shown.get("t", 0)
+
+
 def _note(fixed: Mapping[str, int]) -> str:
     if not fixed:
         return ""

@@ -1,6 +1,9 @@
 """One writer at a time."""
 
 import json
+import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,27 @@ def test_a_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
     check_free(path, tmp_path)
     OutputLock(path, tmp_path).release()
     assert not path.exists()
+
+
+def test_a_forked_process_does_not_free_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = OutputLock(path, tmp_path)
+    lock._pid += 1  # as in a child
+    lock.release()
+    assert path.exists()
+
+
+def test_one_at_a_time_takes_over(tmp_path: Path) -> None:
+    path, guard = tmp_path / "lock", tmp_path / "lock.taking"
+    left = json.dumps({"pid": 2**22 + 1, "host": socket.gethostname()})
+    path.write_text(left)
+    guard.touch()
+    with pytest.raises(OutputError, match="another process"):
+        OutputLock(path, tmp_path)
+    assert path.read_text() == left
+    # Whoever was at it was killed.
+    os.utime(guard, (time.time() - 60,) * 2)
+    with pytest.raises(OutputError, match="another process"):
+        OutputLock(path, tmp_path)
+    OutputLock(path, tmp_path).release()
+    assert not list(tmp_path.iterdir())

@@ -13,8 +13,11 @@ from napari.layers import Shapes
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QFileDialog, QPushButton
 
+from napari_muvit._layers import shown_plane
+from napari_muvit.core.data import outlines
 from napari_muvit.core.data.annotations import Annotations, Polygon
 from napari_muvit.core.data.geojson import read_geojson, write_geojson
+from napari_muvit.core.errors import AnnotationError
 from napari_muvit.core.geometry import Box
 from napari_muvit.widgets import MuViTPanel
 
@@ -188,6 +191,49 @@ def test_mistakes_are_one_notification(
     panel.annotate.import_outlines(file)
     assert len(panel.annotate.layers.layer.data) == 3
     assert "cannot be written" in told("Export", tmp_path / "none" / "x.geojson")
-    labels = viewer.add_labels(np.ones((600, 700), np.uint8), name="painted")
+    labels = viewer.add_labels(np.zeros((600, 700), np.uint8), name="painted")
     panel.annotate.layers.choose(labels)
-    assert "'painted' is painted; only outlined" in told("Export", file)
+    assert "No value of the layer 'painted'" in told("Export", file)
+
+
+def test_what_is_painted_is_exported(
+    panel: MuViTPanel, viewer: ViewerModel, image: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    painted = np.zeros((150, 175), np.uint8)
+    painted[10:60, 20:90] = 1
+    painted[30:40, 40:50] = 0
+    painted[100:120, 100:170] = 3
+    labels = viewer.add_labels(
+        painted, scale=(2, 2), translate=(30.75, -11.25), units="um"
+    )
+    page = panel.annotate
+    page.layers.choose(labels)
+    wanted = page.annotations().rasterise(BOX, SHAPE)
+    assert wanted.any()
+    (said,) = press(panel, "Export", tmp_path / "p.geojson", monkeypatch)
+    assert said.message == "The painted classes were exported to p.geojson."
+    with monkeypatch.context() as patch:
+        patch.setattr(outlines, "MAX_PIXELS", 1000)
+        (said,) = press(panel, "Export", tmp_path / "p.geojson", monkeypatch)
+    assert "150 x 175 pixels; label images in a plane of up to 1000" in said.message
+    back = read_geojson(tmp_path / "p.geojson").annotations(panel.state.names)
+    np.testing.assert_array_equal(back.rasterise(BOX, SHAPE), wanted)
+
+
+def test_outlines_lie_on_the_plane_on_screen(
+    panel: MuViTPanel, viewer: ViewerModel, slide: np.ndarray, tmp_path: Path
+) -> None:
+    stack = viewer.add_image(np.stack([slide] * 4), name="stack")
+    viewer.dims.set_point(0, 2)
+    assert shown_plane(stack, viewer.dims.point) == (2, 0)
+    path = tmp_path / "z.geojson"
+    areas = Annotations((Polygon(1, OUTER), Polygon(1, RIGHT)), ("a",))
+    write_geojson(areas, path, (2, 0))
+    panel.annotate.import_outlines(path)
+    out = tmp_path / "out.geojson"
+    panel.annotate.export_outlines(out)
+    assert len(read_geojson(out, (2, 0)).outlines) == 2
+    viewer.dims.set_point(0, 1)
+    with pytest.raises(AnnotationError, match="2 features on other planes"):
+        panel.annotate.import_outlines(path)

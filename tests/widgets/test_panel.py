@@ -18,7 +18,7 @@ from napari_muvit.core.data.annotations import Annotations
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.geometry import Box
 from napari_muvit.core.presets import PRESETS
-from napari_muvit.widgets import MuViTPanel, annotate_page
+from napari_muvit.widgets import MuViTPanel, label_values
 from napari_muvit.widgets.value_table import NOT_USED
 
 if TYPE_CHECKING:
@@ -523,8 +523,8 @@ def test_a_label_store_is_not_read_in_the_gui_thread(
         threads.append(threading.get_ident())
         return found(array)
 
-    found = annotate_page.values_of
-    monkeypatch.setattr(annotate_page, "values_of", values_of)
+    found = label_values.values_of
+    monkeypatch.setattr(label_values, "values_of", values_of)
     store = zarr.create_array({}, shape=slide.shape, chunks=(100, 100), dtype="u1")
     store[:] = np.where(slide > 100, 2, 1)
     viewer.add_labels(store, scale=(0.5, 0.5), units="um")

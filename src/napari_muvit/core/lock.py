@@ -46,7 +46,8 @@ class OutputLock:
         self.path = path.resolve()
         self._subject = subject
         self._mine = False
-        self._text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        self._pid = os.getpid()
+        self._text = json.dumps({"pid": self._pid, "host": socket.gethostname()})
         for _ in range(3):
             if self._create():
                 return
@@ -67,18 +68,24 @@ class OutputLock:
 
     def _take_over(self) -> None:
         """Remove the lock if nobody holds it, else raise."""
+        check_free(self.path, self._subject)
+        # One at a time: else a slow one would remove the lock that a fast one has
+        # taken since both found the old one left behind.
+        guard = self.path.with_name(f"{self.path.name}.taking")
         try:
-            text = self.path.read_text()
-            age = time.time() - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return
-        owner = _live_owner(self.path, text, age)
-        if owner is not None:
-            raise OutputError(_busy(self.path, self._subject, owner))
-        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.{time.time_ns()}")
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(self.path, aside)
-            aside.unlink()
+            os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - guard.stat().st_mtime > UNREADABLE_STALE_SECONDS:
+                    guard.unlink()
+            raise OutputError(
+                _busy(self.path, self._subject, "another process")
+            ) from None
+        try:
+            check_free(self.path, self._subject)
+            self.path.unlink(missing_ok=True)
+        finally:
+            guard.unlink(missing_ok=True)
 
     def touch(self) -> None:
         """Say that the writer is still at work."""
@@ -88,8 +95,9 @@ class OutputLock:
     def release(self) -> None:
         """Free the lock; calling it again does nothing."""
         with _held_guard:
-            # Another one of this process may have taken the same path since.
-            if self._mine:
+            # Another one of this process may have taken the same path since; a process
+            # that was forked from it does not hold it.
+            if self._mine and os.getpid() == self._pid:
                 self._mine = False
                 _held.discard(self.path)
                 with contextlib.suppress(OSError):

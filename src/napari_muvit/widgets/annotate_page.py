@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QHBoxLayout,
-    QPushButton,
-    QShortcut,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QHBoxLayout, QShortcut, QVBoxLayout, QWidget
 
 from .._layer_annotations import (
     count_shapes,
@@ -29,17 +18,17 @@ from .._layer_annotations import (
     shape_classes,
     shape_data,
     shapes_annotations,
-    value_array,
-    values_of,
 )
+from .._layers import shown_plane
 from ..core.data.annotations import Annotations
 from ..core.data.geojson import read_geojson, write_geojson
 from ..core.errors import AnnotationError
 from .class_table import ClassTable, regions
+from .drawing_tools import DrawingTools
+from .label_values import LabelValues, is_painted
 from .outline_files import OutlineFiles, take_classes
 from .shapes import (
     OUTLINES,
-    TOOLS,
     ShapesWatcher,
     add_outlines,
     apply_classes,
@@ -58,8 +47,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
 
-logger = logging.getLogger(__name__)
-
 SELECTING_MODES = ("select", "direct")
 UNDO_KEY = "Control-Z"
 REST_MS = 150
@@ -71,7 +58,6 @@ class AnnotatePage(QWidget):
     """Draw regions in a Shapes layer, or take any Labels layer."""
 
     classes_changed = Signal()
-    _values_read = Signal(object, bool, object)  # layer, propose, values
 
     def __init__(self, viewer: ViewerModel, state: PanelState) -> None:
         super().__init__()
@@ -93,7 +79,9 @@ class AnnotatePage(QWidget):
         self.values = ValueTable(state)
         self.files = OutlineFiles(self.import_outlines, self.export_outlines)
         self.problem = Warning_()
-        self.tools = self._make_tools()
+        self.tools = DrawingTools()
+        self.tool_buttons = self.tools.buttons
+        self._reader = LabelValues(self)
         self.hint = text(
             "Keys 1–9 choose a class, Ctrl+Z takes the last region back. Tissue "
             "without a region is ignored in training."
@@ -102,28 +90,9 @@ class AnnotatePage(QWidget):
         self._lay_out()
         self._show_kind()
 
-    def _make_tools(self) -> QWidget:
-        holder = QWidget()
-        layout = QHBoxLayout(holder)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(6)
-        self.tool_buttons: dict[str, QPushButton] = {}
-        group = QButtonGroup(self)
-        for name in TOOLS:
-            made = button(
-                name,
-                partial(self.use_tool, name),
-                f"Outline a region of the chosen class ({name.lower()})",
-                checkable=True,
-            )
-            group.addButton(made)
-            layout.addWidget(made)
-            self.tool_buttons[name] = made
-        self._group = group
-        return holder
-
     def _connect(self) -> None:
-        self._values_read.connect(self._take_values)
+        self._reader.found.connect(self._take_values)
+        self.tools.chosen.connect(self.use_tool)
         self.classes.classes_changed.connect(self._on_classes)
         self.classes.renamed.connect(self._on_renamed)
         self.classes.current_changed.connect(self._on_current)
@@ -308,26 +277,7 @@ class AnnotatePage(QWidget):
         layer = self._labels()
         if layer is None:
             return
-        array = value_array(layer)
-        if isinstance(array, np.ndarray):
-            self._take_values(layer, propose, values_of(array))
-            return
-        # A store on disk is read in a thread; it does not change under the brush.
-        # A plain thread: napari waits for its workers before it closes, but closing
-        # removes the layers one by one, and that starts a reading.
-        reading = threading.Thread(
-            target=self._read, args=(layer, propose, array), daemon=True
-        )
-        reading.start()
-
-    def _read(self, layer: Labels, propose: bool, array: Any) -> None:
-        try:
-            values = values_of(array)
-        except Exception:
-            logger.warning("%r cannot be read.", layer.name, exc_info=True)
-            return
-        with suppress(RuntimeError):  # the panel was closed meanwhile
-            self._values_read.emit(layer, propose, values)
+        self._reader.read(layer, propose=propose)
 
     def _take_values(self, layer: Labels, propose: bool, values: list[int]) -> None:
         if layer is not self._labels():
@@ -366,8 +316,7 @@ class AnnotatePage(QWidget):
 
     def _read_painted(self) -> None:
         layer = self._labels()
-        # napari paints on single-scale arrays only.
-        if layer is not None and isinstance(value_array(layer), np.ndarray):
+        if layer is not None and is_painted(layer):
             self.read_values()
 
     def _show_kind(self) -> None:
@@ -380,11 +329,7 @@ class AnnotatePage(QWidget):
 
     def _show_mode(self, _event: Any = None) -> None:
         layer = self._shapes()
-        mode = layer.mode if layer is not None else ""
-        self._group.setExclusive(False)
-        for name, made in self.tool_buttons.items():
-            made.setChecked(mode == TOOLS[name])
-        self._group.setExclusive(True)
+        self.tools.show_mode(layer.mode if layer is not None else "")
 
     def _count(self, _event: Any = None) -> None:
         layer = self._shapes()
@@ -407,7 +352,7 @@ class AnnotatePage(QWidget):
         """
         if self.image is None:
             raise AnnotationError("Choose an image on the Data page first.")
-        file = read_geojson(path)
+        file = read_geojson(path, shown_plane(self.image, self.viewer.dims.point))
         if not file.outlines:
             left_out = f" ({file.note})" if file.note else ""
             raise AnnotationError(
@@ -434,16 +379,14 @@ class AnnotatePage(QWidget):
         return f"{said}; {file.note}." if file.note else f"{said}."
 
     def export_outlines(self, path: Path) -> str:
-        """Write the outlined regions as GeoJSON; return what was done, in words."""
-        labels = self._labels()
-        if labels is not None:
-            raise AnnotationError(
-                f"The layer {labels.name!r} is painted; only outlined regions can be "
-                "exported as GeoJSON so far. Choose a Shapes layer, or save the "
-                "painted one by File > Save Selected Layers."
-            )
+        """Write outlined or painted regions as GeoJSON; return what was done."""
         annotations = self.annotations()
-        write_geojson(annotations, path)
+        if self.image is None:  # then there are no annotations either
+            return ""
+        plane = shown_plane(self.image, self.viewer.dims.point)
+        write_geojson(annotations, path, plane)
+        if self._labels() is not None:
+            return f"The painted classes were exported to {path.name}."
         return f"{regions(len(annotations.items))} exported to {path.name}."
 
     # ---- result

@@ -38,7 +38,7 @@ class OutlineFiles(QWidget):
                 button(
                     "Export…",
                     self.choose_export,
-                    "Write the outlined regions as GeoJSON, which QuPath reads",
+                    "Write outlined or painted regions as GeoJSON, which QuPath reads",
                 ),
             )
         )

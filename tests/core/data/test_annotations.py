@@ -200,6 +200,12 @@ def test_index_stops():
         annotations.index(Box.from_shape((9, 9)), 1, 0, should_stop=lambda: True)
 
 
+def test_outlines_on_a_volume_are_refused():
+    outline = Annotations.from_polygons([(1, [(0, 0), (0, 9), (9, 9)])])
+    with pytest.raises(AnnotationError, match="2 spatial axes, their image has 3"):
+        outline.index(Box.from_shape((8, 8, 8)), 1, 0)
+
+
 def test_bounds_and_scaling():
     annotations = Annotations(
         (
@@ -286,7 +292,7 @@ def test_labels_that_the_model_does_not_know():
 
 def test_polygons_and_sources_that_cannot_work():
     triangle = [(0, 0), (0, 2), (2, 2)]
-    for label in (-1, 256, 1.5, True):
+    for label in (-1, 256, 1.5, True, "a", None, np.inf):
         with pytest.raises(AnnotationError, match="class"):
             Polygon(label, triangle)
     for vertices in (
@@ -294,9 +300,14 @@ def test_polygons_and_sources_that_cannot_work():
         [1, 2, 3],
         [(0, 0), (0, np.nan), (1, 1)],
         [(0, 0), (0, 1e300), (1, 1)],
+        [(0, 0), ("a", 1), (1, 1)],
+        [(0, 0), (1,), (1, 1)],
     ):
         with pytest.raises(AnnotationError, match="vertices"):
             Polygon(1, vertices)
+    for wrong in ({"scale": 0}, {"scale": (1, -1)}, {"offset": np.nan}):
+        with pytest.raises(AnnotationError, match="scale larger than 0"):
+            Annotations.from_labels(np.zeros((4, 4), np.uint8), **wrong)
     with pytest.raises(AnnotationError, match="3 channels"):
         Annotations.from_labels(np.zeros((3, 20, 20), np.uint8))
     with pytest.raises(AnnotationError, match="not both"):

@@ -63,7 +63,6 @@ BROKEN = {
     "null": corner(None),
     "list": corner([1]),
     "two_points": collection(feature([[[0, 0], [1, 1]]])),
-    "no_ring": collection(feature([])),
     "empty_hole": collection(feature([SQUARE, []])),
     "one_number": collection(feature([[[0], [1], [2], [3]]])),
     "flat": collection(feature([[0, 1, 2, 3, 4, 5]])),

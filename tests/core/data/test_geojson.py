@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_muvit.core.data.annotations import Annotations
+from napari_muvit.core.data.annotations import Annotations, Region
 from napari_muvit.core.data.geojson import (
     class_names_of,
     is_geojson,
@@ -90,9 +90,12 @@ def test_what_qupath_writes(tmp_path):
 
 def test_another_plane(tmp_path):
     file = read_geojson(write(tmp_path, QUPATH), plane=(3, 0))
-    # Areas that name no plane lie on all of them.
-    assert sum(o.class_name == "Tumor" for o in file.outlines) == 1
-    assert file.outlines[-1].vertices.max() == 9
+    # QuPath leaves the first plane unsaid.
+    (only,) = file.outlines
+    assert only.vertices.max() == 9
+    # Where no area names a plane, they lie on all of them.
+    path = write(tmp_path, feature([square(0, 0, 9)], TUMOUR))
+    assert len(read_geojson(path, plane=(3, 0)).outlines) == 1
 
 
 @pytest.mark.parametrize(
@@ -193,10 +196,11 @@ def test_what_it_writes_has_qupaths_schema(tmp_path):
         ("[1]", "no feature"),
         ([feature([[[0, 0], [1, 1]]], TUMOUR)], "ring of 2 points"),
         ([feature([[[0, 0], [1, 1], [0, 0]]], TUMOUR)], "ring of 2 points"),
-        ([feature([], TUMOUR)], "no coordinates"),
         ([feature(None, TUMOUR)], "no coordinates"),
         ([feature([[["a", 0], [1, 1], [2, 0]]], TUMOUR)], "no pairs of numbers"),
         ([feature([[[0], [1], [2]]], TUMOUR)], "ring of"),
+        ([feature([["12", "34", "56"]], TUMOUR)], "no pairs of numbers"),
+        ([feature([[{}, {}, {}]], TUMOUR)], "no pairs of numbers"),
         ([feature([[[0, 0], [1], [2, 0]]], TUMOUR)], "no pairs of numbers"),
         (
             '[{"type": "Feature", "properties": {"classification": "a"}, "geometry": '
@@ -219,10 +223,13 @@ def test_odd_entries_are_left_out(tmp_path):
         {"type": "Feature", "geometry": {"type": "Polygon"}, "properties": None},
         {"type": "Feature", "geometry": {"type": "Polygon"}, "properties": 5},
         feature([square(0, 0, 2)], {"name": 12, "color": "red"}),
+        feature([], TUMOUR),
+        feature([], TUMOUR, "MultiPolygon"),
     ]
     file = read_geojson(write(tmp_path, content))
     assert file.class_names == ("12",)
     assert "2 features without a geometry" in file.note
+    assert "2 features without an area" in file.note
 
 
 def test_self_crossings_and_open_rings_are_filled(tmp_path):
@@ -250,10 +257,14 @@ def test_files_that_are_not_there_or_cannot_be_written(tmp_path):
     polygon = Polygon(1, np.array([[0, 0], [0, 5], [4, 5]]))
     with pytest.raises(OutputError):
         write_geojson(Annotations((polygon,)), tmp_path / "none" / "a.geojson")
-    with pytest.raises(AnnotationError, match="no outlines"):
-        write_geojson(
-            Annotations.from_labels(np.ones((4, 4), np.uint8)), tmp_path / "a.geojson"
-        )
+    volume = Annotations.from_labels(np.ones((4, 4, 4), np.uint8), ndim=3)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(AnnotationError, match="can be outlined"):
+        write_geojson(volume, tmp_path / "a.geojson")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_geojson(Annotations((polygon,)), folder)
+    assert list(tmp_path.iterdir()) == [folder]
     assert is_geojson("x/a.GeoJSON")
     assert not is_geojson(np.zeros(3))
 
@@ -276,11 +287,39 @@ def test_upper_and_lower_case_are_the_same_class(tmp_path):
     assert shared.annotations(("tumour", "background")).class_colors is None
 
 
-@pytest.mark.parametrize("name", ["a*", "A"])
+@pytest.mark.parametrize("name", ["a*", "A", " "])
 def test_names_that_would_come_back_as_something_else_are_not_written(tmp_path, name):
     polygon = Polygon(1, np.array([[0, 0], [0, 5], [4, 5]]))
     with pytest.raises(AnnotationError, match="cannot be written as GeoJSON"):
         write_geojson(Annotations((polygon,), ("a", name)), tmp_path / "a.geojson")
+
+
+def test_a_region_keeps_the_colour_of_its_class(tmp_path):
+    area = Polygon(1, np.array([[0, 0], [0, 5], [4, 5]]))
+    names, colors = ("background", "a"), ("#010203", "#040506")
+    items = (Region(area), Polygon(2, area.vertices))
+    write_geojson(Annotations(items, names, colors), tmp_path / "a.geojson")
+    back = read_geojson(tmp_path / "a.geojson").annotations()
+    assert (back.class_names, back.class_colors) == (names, colors)
+    with pytest.raises(AnnotationError, match="#rrggbb"):
+        write_geojson(Annotations((area,), ("a",), ("red",)), tmp_path / "a.geojson")
+
+
+@given(
+    st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 3, 0.5]), st.integers()
+)
+@settings(max_examples=60, deadline=None)
+def test_a_label_image_comes_back(tmp_path_factory, height, width, scale, seed):
+    rng = np.random.default_rng(abs(seed))
+    labels = rng.integers(0, 4, (height, width)).astype(np.uint8)
+    before = Annotations.from_labels(
+        labels, class_names="abc", offset=(-7, 5.5), scale=(scale, 2)
+    )
+    path = tmp_path_factory.mktemp("g") / "a.geojson"
+    write_geojson(before, path)
+    after = read_geojson(path).annotations("abc")
+    box = Box((-7, 5.5), (-7 + scale * height, 5.5 + 2 * width))
+    np.testing.assert_array_equal(after.rasterise(box, labels.shape), labels)
 
 
 def test_numbers_beyond_all_bounds(tmp_path):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from napari_muvit.core.data import outlines as outlines_module
 from napari_muvit.core.data.annotations import (
     Annotations,
     BrushMask,
@@ -19,7 +20,7 @@ from napari_muvit.core.data.annotations import (
 from napari_muvit.core.data.geojson import read_geojson, write_geojson
 from napari_muvit.core.data.items import relabelled
 from napari_muvit.core.data.open import open_pyramid
-from napari_muvit.core.data.outlines import outlines, trace_mask
+from napari_muvit.core.data.outlines import masks_of, outlines, trace_mask
 from napari_muvit.core.errors import AnnotationError
 from napari_muvit.core.geometry import Box
 
@@ -212,6 +213,7 @@ def test_outlines_of_a_mask_enclose_its_pixels(mask):
         for ring in (outer, *holes):
             step = np.abs(ring - np.roll(ring, -1, axis=0))
             assert ((step == 0).sum(axis=1) == 1).all()  # along pixel edges, no doubles
+            assert len(np.unique(ring, axis=0)) == len(ring)  # touches itself nowhere
         part = np.zeros(mask.shape, np.uint8)
         Polygon(1, outer, tuple(holes)).fill(part, Box.from_shape(mask.shape))
         got += part
@@ -249,3 +251,13 @@ def test_all_kinds_come_back_from_geojson(tmp_path):
     write_geojson(Annotations(items, ("c", "a", "b")), tmp_path / "a.geojson")
     after = read_geojson(tmp_path / "a.geojson").annotations()
     np.testing.assert_array_equal(after.rasterise(box, (80, 80)), got)
+
+
+def test_noise_is_not_outlined(monkeypatch):
+    monkeypatch.setattr(outlines_module, "MAX_EDGES", 20)
+    with pytest.raises(AnnotationError, match="too many for an outline"):
+        trace_mask(np.eye(6, dtype=bool))
+    monkeypatch.setattr(outlines_module, "MAX_PIXELS", 20)
+    image = Annotations.from_labels(np.ones((5, 5), np.uint8)).items[0]
+    with pytest.raises(AnnotationError, match="5 x 5 pixels"):
+        list(masks_of(image))

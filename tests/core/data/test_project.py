@@ -516,6 +516,16 @@ def test_a_link_stays_a_link(tmp_path):
         assert list(project.items) == [1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_names_that_lead_to_no_file_are_refused(tmp_path):
+    ring = tmp_path / "r.muvit.jsonl"
+    ring.symlink_to(ring)
+    for name in (ring, f"{tmp_path}/a\0b.muvit.jsonl"):
+        for act in (Project.open, Project.create):
+            with pytest.raises((AnnotationError, OutputError, ImageNotFoundError)):
+                act(name)
+
+
 WRITER = """
 import sys
 import numpy as np

@@ -112,6 +112,12 @@ def test_what_cannot_be_compared(prediction: Path, outlines: Path) -> None:
         evaluate(np.ones((4, 5, 6), np.uint8), outlines, class_names=NAMES)
 
 
+def test_annotations_of_a_volume_are_refused(prediction: Path) -> None:
+    volume = Annotations.from_labels(np.ones((3, 41, 47), np.uint8), ndim=3)
+    with pytest.raises(AnnotationError, match="of a volume"):
+        evaluate(prediction, volume)
+
+
 def test_predictions_with_other_classes_are_not_pooled(
     tmp_path: Path, prediction: Path, outlines: Path
 ) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from napari_muvit.core.config import ModelConfig
-from napari_muvit.core.data.annotations import Annotations, Ellipse
+from napari_muvit.core.data.annotations import Annotations, Ellipse, Rectangle
+from napari_muvit.core.data.geojson import write_geojson
 from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.data.project import Project
 from napari_muvit.core.errors import AnnotationError, ConfigError
@@ -87,6 +88,20 @@ def test_outlines_without_a_class_are_said(tmp_path: Path) -> None:
     config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
     with pytest.raises(AnnotationError, match="1 features without a class"):
         prepare([slide(None)], marks, config, 0)
+
+
+def test_outlines_of_the_plane_that_was_chosen_count(tmp_path: Path) -> None:
+    stack = np.zeros((5, 40, 40), np.uint8)
+    image = open_pyramid(stack, axes="zyx", planes={"z": 3})
+    area = Rectangle(1, (5, 5), (9, 9))
+    for z in (0, 3):
+        only = Annotations((area,), ("a",))
+        write_geojson(only, tmp_path / f"{z}.geojson", (z, 0))
+    (found,) = open_annotations([tmp_path / "3.geojson"], [image])
+    assert len(found.items) == 1
+    (found,) = open_annotations([tmp_path / "0.geojson"], [image])
+    assert not found.items
+    assert "1 features on other planes" in found.note
 
 
 def test_class_names_that_cannot_be_told_apart() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import AnnotationError
 from ..geometry import Box
 from ..progress import StopFn, check_stop, never_stop
 from .brush_mask import BrushMask
@@ -60,6 +61,11 @@ def build_index(
     """Count and sample the annotated pixels; see `Annotations.index`."""
     from .annotations import AnnotationIndex
 
+    if annotations.items and annotations.ndim != extent.ndim:
+        raise AnnotationError(
+            f"The annotations have {annotations.ndim} spatial axes, their image has "
+            f"{extent.ndim}. Outlines lie in a plane: a volume needs a label image."
+        )
     rng = np.random.default_rng([seed, 7])
     samples = [
         _Reservoir(points_per_class, extent.ndim, rng) for _ in range(num_classes + 1)

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from .items import Item, Region, in_order
 from .label_image import LabelImage
 from .ome_zarr import read_label_info
 from .open import open_pyramid
-from .place import Place
 from .polygons import Polygon, Vertices, edge_table
+from .pyramid import Pyramid
 from .scanlines import EdgeTable
+from .tiff_metadata import tiff_classes
 
 __all__ = [
     "AnnotationIndex",
@@ -126,7 +128,7 @@ class Annotations:
             zero_is_background=zero_is_background,
         )
         if class_names is None and values is None and not zero_is_background:
-            found = _named(pyramid.contents.place)
+            found = _named(pyramid)
             class_names = found[0]
             class_colors = class_colors or found[1]
         return cls(
@@ -374,10 +376,13 @@ def _box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Box:
 
 
 def _named(
-    place: Place | None,
+    pyramid: Pyramid,
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
     """Class names and colours in label order, where the file has all of them."""
-    info = read_label_info(place)
+    path = pyramid.path
+    if path is not None and str(path).lower().endswith((".tif", ".tiff")):
+        return tiff_classes(Path(path))
+    info = read_label_info(pyramid.contents.place)
     count = len(info.names)
     if not count or set(info.names) != set(range(1, count + 1)):
         return None, None

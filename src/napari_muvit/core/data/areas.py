@@ -22,6 +22,8 @@ LARGEST, SMALLEST = 1e12, 1e-9
 
 def checked_label(label: object, what: str) -> int:
     """Return a label from 0 to 255, else raise `AnnotationError`."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
     if not whole or not 0 <= label <= MAX_LABEL:  # type: ignore[operator]
         raise AnnotationError(

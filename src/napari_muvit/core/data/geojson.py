@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,12 +24,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import AnnotationError, ImageNotFoundError, MuvitError, OutputError
+from ..errors import AnnotationError, ImageNotFoundError, MuvitError
 from .annotations import Annotations
-from .items import Area, Region
+from .items import Area, Item, Region
 from .label_image import LabelImage
-from .outlines import outlines
+from .outlines import masks_of, outlines
 from .polygons import MAX_COORDINATE, Polygon, Vertices
+from .project_file import write_whole
 
 SUFFIXES = {".geojson", ".json"}
 REGION, BACKGROUND = "Region*", "background"
@@ -93,6 +95,8 @@ class GeoJson:
             polygon = Polygon(label, outline.vertices, outline.holes)
             items.append(Region(polygon) if is_region else polygon)
         known = {name.strip().lower(): color for name, color in self.colors.items()}
+        # A region is written in the colour of its class.
+        known.setdefault(BACKGROUND, known.get(REGION.lower(), ""))
         colors = tuple(known.get(name.strip().lower(), "") for name in names)
         return Annotations(
             tuple(items),
@@ -150,7 +154,8 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
     path
         The file.
     plane
-        (z, t) of the areas to take.
+        (z, t) of the areas to take. An area that names none lies on the first one, as
+        QuPath means it, where others of the file name theirs; else it counts on any.
 
     Raises
     ------
@@ -163,7 +168,9 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
     outlines: list[Outline] = []
     colors: dict[str, str] = {}
     left_out: Counter[str] = Counter()
-    for number, feature in enumerate(_features(_content(path), path)):
+    features = list(_features(_content(path), path))
+    unsaid = (0, 0) if any(_plane(f.get("geometry")) for f in features) else plane
+    for number, feature in enumerate(features):
         properties = feature.get("properties") or {}
         geometry = feature.get("geometry")
         if not isinstance(properties, Mapping) or not isinstance(geometry, Mapping):
@@ -173,7 +180,7 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
         if not name:
             left_out["without a class"] += 1
             continue
-        if _plane(geometry) not in (None, plane):
+        if (_plane(geometry) or unsaid) != plane:
             left_out["on other planes"] += 1
             continue
         if color:
@@ -244,13 +251,15 @@ def _classification(properties: Mapping[str, Json]) -> tuple[str, str | None]:
 
 
 def _text(name: Json) -> str:
-    """Return a class name that can be printed and written: no halves of characters."""
-    return str(name or "").strip().encode("utf-8", "replace").decode("utf-8")
+    """Return a class name that can be printed and written on one line."""
+    text = re.sub(r"[\x00-\x1f\x7f]+", " ", str(name or "")).strip()
+    # No halves of characters.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _plane(geometry: Mapping[str, Json]) -> tuple[int, int] | None:
+def _plane(geometry: Json) -> tuple[int, int] | None:
     """(z, t), or None where the file does not say."""
-    plane = geometry.get("plane")
+    plane = geometry.get("plane") if isinstance(geometry, Mapping) else None
     if not isinstance(plane, Mapping):
         return None
     try:
@@ -264,9 +273,13 @@ def _areas(
 ) -> Iterator[list[Vertices]]:
     """Rings of each area, the outer one first."""
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind == "Polygon":
+    if kind == "Polygon" and coordinates == []:
+        left_out["without an area"] += 1
+    elif kind == "Polygon":
         yield _rings(coordinates, where)
     elif kind == "MultiPolygon" and isinstance(coordinates, list):
+        if not coordinates:
+            left_out["without an area"] += 1
         for part in coordinates:
             yield _rings(part, where)
     elif kind == "GeometryCollection" and depth < MAX_DEPTH:
@@ -287,8 +300,11 @@ def _rings(coordinates: Json, where: str) -> list[Vertices]:
 def _ring(ring: Json, where: str) -> Vertices:
     """(x, y) of a ring to (n, 2) vertices (y, x); the repeated last one is dropped."""
     try:
-        points = np.array([p[:2] for p in ring], dtype=np.float64)
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        pairs = np.array([p[:2] for p in ring])
+        if pairs.dtype.kind not in "iufO":
+            raise TypeError("no numbers")
+        points = pairs.astype(np.float64)
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise AnnotationError(
             f"The polygon in {where} has coordinates that are no pairs of numbers."
         ) from error
@@ -310,12 +326,13 @@ def write_geojson(
 
     What takes away (label 0) becomes ``Ignore*``. A region becomes ``Region*`` where
     its class is named background, else an ordinary area below all others. An ellipse
-    becomes a polygon within a tenth of a pixel, a mask its outlines along pixel edges.
+    becomes a polygon within a tenth of a pixel, a mask its outlines along pixel edges,
+    and a label image one mask a class.
 
     Parameters
     ----------
     annotations
-        Anything but label images, which have no outlines.
+        Label images among them have up to 2**26 pixels.
     path
         File to write; it is replaced as a whole.
     plane
@@ -324,45 +341,61 @@ def write_geojson(
     Raises
     ------
     AnnotationError
-        If there is a label image among the items.
+        If names or colours cannot be written, or an image is too large to outline.
     OutputError
         If the file cannot be written.
     """
-    path = Path(path)
     names = annotations.class_names or ()
-    colors = annotations.class_colors or ()
-    if any(name.endswith("*") for name in names) or len(_ordered(names)) < len(names):
+    _check_names(names)
+    colors = [_rgb(color) for color in annotations.class_colors or ()]
+    write_whole(Path(path), _pieces(annotations.items, names, colors, plane))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    unclear = any(not name.strip() or name.endswith("*") for name in names)
+    if unclear or len(_ordered(names)) < len(names):
         raise AnnotationError(
-            f"The classes {', '.join(names)} cannot be written as GeoJSON: a name with "
-            "* at its end means something else there, and upper and lower case are "
-            "the same."
+            f"The classes {', '.join(names)} cannot be written as GeoJSON: an empty "
+            "name or one with * at its end means something else there, and upper and "
+            "lower case are the same."
         )
-    features = []
-    for number, item in enumerate(annotations.items):
-        if isinstance(item, LabelImage):
-            raise AnnotationError(
-                "A label image has no outlines, so it cannot be written as GeoJSON."
-            )
+
+
+def _rgb(color: str) -> list[int]:
+    if re.fullmatch("#[0-9a-fA-F]{6}", color) is None:
+        raise AnnotationError(
+            f"The colour {color!r} cannot be written as GeoJSON; #rrggbb is needed."
+        )
+    return list(bytes.fromhex(color[1:]))
+
+
+def _pieces(
+    items: Iterable[Item],
+    names: Sequence[str],
+    colors: Sequence[list[int]],
+    plane: tuple[int, int],
+) -> Iterator[bytes]:
+    """Text of the file, feature by feature."""
+    yield b'{"type": "FeatureCollection", "features": ['
+    parts = (
+        part
+        for item in items
+        for part in (masks_of(item) if isinstance(item, LabelImage) else (item,))
+    )
+    for number, item in enumerate(parts):
         name = f"class {item.label}" if item.label else "Ignore*"
         if 0 < item.label <= len(names):
             name = names[item.label - 1]
         color = colors[item.label - 1] if 0 < item.label <= len(colors) else None
         if isinstance(item, Region) and name.strip().lower() == BACKGROUND:
             name = REGION
-        features.append(_feature(item, name, color, plane, number))
-    text = json.dumps({"type": "FeatureCollection", "features": features})
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}."
-        ) from error
+        feature = _feature(item, name, color, plane, number)
+        yield (",\n" if number else "\n").encode() + json.dumps(feature).encode()
+    yield b"\n]}\n"
 
 
 def _feature(
-    item: Area, name: str, color: str | None, plane: tuple[int, int], number: int
+    item: Area, name: str, color: list[int] | None, plane: tuple[int, int], number: int
 ) -> Json:
     parts = [
         [_closed(ring) for ring in (part.vertices, *part.holes)]
@@ -370,7 +403,7 @@ def _feature(
     ]
     classification: dict[str, Json] = {"name": name}
     if color:
-        classification["color"] = list(bytes.fromhex(color.removeprefix("#")))
+        classification["color"] = color
     single = len(parts) == 1
     coordinates = parts[0] if single else parts
     geometry = {

@@ -79,6 +79,11 @@ def write_label_image(
     path = Path(os.path.abspath(out))
     if not np.isfinite(factor) or factor < FINEST:
         raise AnnotationError(f"The factor is {factor!r}; at least {FINEST} is needed.")
+    if annotations.ndim != 2 or image.ndim != 2:
+        raise AnnotationError(
+            "Label images are written of planes only; the slide or its labels are a "
+            "volume."
+        )
     writers = {".zarr": _write_zarr, ".tif": _write_tiff, ".tiff": _write_tiff}
     if path.suffix.lower() not in writers:
         raise OutputError(f"{path} is none of .zarr, .tif and .tiff; choose one.")

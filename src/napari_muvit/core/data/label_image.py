@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import AnnotationError
 from ..geometry import Box
+from .areas import LARGEST, MAX_LABEL, SMALLEST
 from .block_cache import Pixels
 from .pyramid import Pyramid
-
-MAX_LABEL = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +45,13 @@ class LabelImage:
             raise AnnotationError(
                 f"{self.pyramid.name} has {self.pyramid.ndim} spatial axes, but its "
                 f"offset has {len(self.offset)} and its scale {len(self.scale)}."
+            )
+        place = np.array([self.offset, self.scale], dtype=np.float64)
+        near = np.abs(place) <= LARGEST  # false for NaN
+        if not near.all() or place[1].min() < SMALLEST:
+            raise AnnotationError(
+                f"{self.pyramid.name} has the offset {self.offset} and the scale "
+                f"{self.scale}; finite numbers are needed, and a scale larger than 0."
             )
         if self.values is not None and self.zero_is_background:
             raise AnnotationError(

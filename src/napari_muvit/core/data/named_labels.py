@@ -94,8 +94,17 @@ def is_named(source: Any) -> bool:
     return is_geojson(source) or is_project(source)
 
 
-def read_named(sources: Sequence[str | Path]) -> list[GeoJson | ProjectLabels]:
+def read_named(
+    sources: Sequence[str | Path], planes: Sequence[tuple[int, int]] | None = None
+) -> list[GeoJson | ProjectLabels]:
     """Read files; each has the colours that any of them has.
+
+    Parameters
+    ----------
+    sources
+        GeoJSON and project files.
+    planes
+        (z, t) of the areas to take from each; None: the first ones.
 
     Raises
     ------
@@ -104,9 +113,10 @@ def read_named(sources: Sequence[str | Path]) -> list[GeoJson | ProjectLabels]:
     AnnotationError
         If one cannot be read.
     """
+    planes = planes or [(0, 0)] * len(sources)
     files: list[GeoJson | ProjectLabels] = [
-        read_project(source) if is_project(source) else read_geojson(source)
-        for source in sources
+        read_project(source) if is_project(source) else read_geojson(source, plane)
+        for source, plane in zip(sources, planes, strict=True)
     ]
     colors: dict[str, str] = {}
     for file in files:

@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..errors import AnnotationError
 from .areas import Ellipse, Rectangle
+from .brush_mask import BrushMask
 from .items import Area, Region
+from .label_image import LabelImage
 from .polygons import Polygon, Vertices
 
+MAX_PIXELS = 2**26
+"""Pixels of a label image whose classes are outlined."""
+MAX_EDGES = 2**22
+"""Pixel edges of a mask that are followed; more are noise, and no outline."""
 # Directions of an edge on screen, clockwise: right, down, left, up; as steps (y, x).
 _STEPS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
 # From where such an edge starts to its pixel, which lies at its right hand.
@@ -44,6 +51,30 @@ def outlines(item: Area) -> tuple[Polygon, ...]:
     )
 
 
+def masks_of(image: LabelImage) -> Iterator[BrushMask]:
+    """Each class of a label image as a mask of its stored pixels.
+
+    Raises
+    ------
+    AnnotationError
+        If it is a volume, or larger than `MAX_PIXELS`.
+    """
+    shape = image.pyramid.levels[0].shape
+    if len(shape) != 2 or shape[0] * shape[1] > MAX_PIXELS:
+        raise AnnotationError(
+            f"{image.pyramid.name} has {' x '.join(str(n) for n in shape)} pixels; "
+            f"label images in a plane of up to {MAX_PIXELS} pixels can be outlined. "
+            "Take a coarser one."
+        )
+    labels = image.read(image.extent, shape)
+    top, left = image.lower.tolist()
+    for label in range(1, int(labels.max()) + 1):
+        mask = labels == label
+        if mask.any():
+            scale = (image.step[0], image.step[1])
+            yield BrushMask(label, mask, (top, left), scale)
+
+
 def trace_mask(mask: NDArray[np.bool_]) -> list[list[Vertices]]:
     """Follow the pixel edges around the True parts of a mask.
 
@@ -56,7 +87,12 @@ def trace_mask(mask: NDArray[np.bool_]) -> list[list[Vertices]]:
     -------
     list of list of ndarray
         For each part, whose pixels meet at edges: its outer ring, then its holes, each
-        (n, 2) corners (y, x) in pixels, edge to edge.
+        (n, 2) corners (y, x) in pixels, edge to edge. No ring touches itself.
+
+    Raises
+    ------
+    AnnotationError
+        If there are more than `MAX_EDGES` pixel edges.
     """
     parts, count = ndimage.label(mask)
     outer: dict[int, Vertices] = {}
@@ -86,19 +122,53 @@ def _rings(mask: NDArray[np.bool_]) -> Iterator[tuple[Vertices, tuple[int, int]]
         turns = directions[ring]
         corners = starts[ring][turns != np.roll(turns, 1)]
         y, x = (starts[first] + _PIXELS[directions[first]]).tolist()
-        yield corners.astype(np.float64), (y, x)
+        for part in _simple(corners):
+            yield part.astype(np.float64), (y, x)
+
+
+def _simple(ring: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Cut a ring that comes to a corner again into rings that do not.
+
+    A hole that touches the outside, or another one, at a corner is a ring of its own:
+    other programs take a ring that touches itself for a mistake.
+    """
+    corners = ring.tolist()
+    if len(set(map(tuple, corners))) == len(corners):
+        yield ring
+        return
+    kept: list[tuple[int, int]] = []
+    place: dict[tuple[int, int], int] = {}
+    for y, x in corners:
+        first = place.get((y, x))
+        if first is not None:
+            loop = kept[first:]
+            del kept[first:]
+            for corner in loop:
+                del place[corner]
+            yield np.array(loop)
+        place[(y, x)] = len(kept)
+        kept.append((y, x))
+    yield np.array(kept)
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Start (n, 2) and direction (n,) of all pixel edges between True and False."""
     padded = np.pad(mask, 1)
     height, width = mask.shape
-    starts, directions = [], []
+    starts, directions, left = [], [], MAX_EDGES
     # The neighbour across an edge lies at its left hand: one direction back.
     for direction in range(4):
         y, x = 1 + _STEPS[direction - 1]
         across = padded[y : y + height, x : x + width]
-        pixels = np.argwhere(mask & ~across)
+        here = mask & ~across
+        left -= int(np.count_nonzero(here))
+        if left < 0:
+            raise AnnotationError(
+                f"A mask of {height} x {width} pixels has more than {MAX_EDGES} pixel "
+                "edges, too many for an outline. Remove what is noise, or take a "
+                "coarser one."
+            )
+        pixels = np.argwhere(here)
         starts.append(pixels - _PIXELS[direction])
         directions.append(np.full(len(pixels), direction))
     return np.concatenate(starts), np.concatenate(directions)

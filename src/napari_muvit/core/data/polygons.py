@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import AnnotationError
 from ..geometry import Box
+from .areas import checked_label
 from .scanlines import EdgeTable
 
 Vertices = NDArray[np.float64]
@@ -30,13 +31,7 @@ class Polygon:
     """Outlines that are cut out, each (n, 2)."""
 
     def __post_init__(self) -> None:
-        label = self.label
-        if isinstance(label, bool) or int(label) != label or not 0 <= label <= 255:
-            raise AnnotationError(
-                f"A polygon has the class {label!r}; a whole number from 0 to 255 is "
-                "needed."
-            )
-        object.__setattr__(self, "label", int(label))
+        object.__setattr__(self, "label", checked_label(self.label, "A polygon"))
         object.__setattr__(self, "vertices", _checked(self.vertices))
         object.__setattr__(self, "holes", tuple(_checked(h) for h in self.holes))
 
@@ -81,7 +76,12 @@ def edge_table(polygons: Sequence[Polygon]) -> EdgeTable:
 
 
 def _checked(vertices: ArrayLike) -> Vertices:
-    array = np.asarray(vertices, dtype=np.float64)
+    try:
+        array = np.asarray(vertices, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AnnotationError(
+            f"A polygon has vertices that are no numbers: {error}."
+        ) from error
     if array.ndim != 2 or array.shape[1] != 2 or len(array) < 3:
         raise AnnotationError(
             f"A polygon has vertices of shape {array.shape}; at least three (y, x) "

@@ -356,8 +356,12 @@ def _checked_path(path: str | Path) -> Path:
         raise AnnotationError(
             f"{path} is no name of an annotation project; it must end with {SUFFIX}."
         )
-    # A link stays one when the file is replaced.
-    return Path(path).resolve()
+    try:
+        # A link stays one when the file is replaced.
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        # A ring of links, or a name that no file can have.
+        raise AnnotationError(f"{path} cannot be opened: {error}.") from error
 
 
 def _checked_classes(

@@ -111,10 +111,12 @@ def write_whole(path: Path, lines: Iterable[bytes]) -> None:
         if path.exists():
             shutil.copymode(path, part)
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise _failed(path, error) from error
+        if isinstance(error, OSError):
+            raise _failed(path, error) from error
+        raise
     with contextlib.suppress(OSError):
         # So that the move itself is safe on the disk.
         folder = os.open(path.parent, os.O_RDONLY)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -34,6 +36,27 @@ def tiff_pixel_size(
         return plane
     step = _z_step(file, series)
     return None if step is None else (step, *plane)
+
+
+def tiff_classes(
+    path: Path,
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Class names and colours in label order, as `write_label_image` describes them."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            found = json.loads(file.pages.first.description)
+        names, colors = found["class_names"], found["class_colors"]
+    except (OSError, LookupError, TypeError, ValueError, RecursionError):
+        return None, None
+    return _texts(names), _texts(colors)
+
+
+def _texts(values: object) -> tuple[str, ...] | None:
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        return None
+    return tuple(values) or None
 
 
 def _z_step(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> float | None:

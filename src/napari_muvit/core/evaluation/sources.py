@@ -184,6 +184,10 @@ def _open_marks(
             "can be compared with two only. Give a label image."
         )
     if isinstance(labels, Annotations):
+        if labels.ndim != 2:
+            raise AnnotationError(
+                f"The annotations are of a volume, but {predicted.name} is a plane."
+            )
         return MarkedBlocks(labels, "the annotations")
     (file,) = read_named([labels])  # type: ignore[list-item]  # a path, says is_named
     if has_names(file) and not names:

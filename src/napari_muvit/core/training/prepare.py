@@ -107,7 +107,10 @@ def open_annotations(
         )
     opened = []
     numbers = [i for i, source in enumerate(sources) if is_named(source)]
-    files = read_named([sources[i] for i in numbers])
+    planes = [images[i].contents.planes for i in numbers]
+    files = read_named(
+        [sources[i] for i in numbers], [(p.get("z", 0), p.get("t", 0)) for p in planes]
+    )
     named = dict(zip(numbers, files, strict=True))
     nameless = len(sources) - len(files) + sum(not has_names(f) for f in files)
     if classes is None and 0 < nameless < len(sources):
