@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -237,6 +238,19 @@ def test_a_broken_chunk_is_one_clear_error_and_keeps_the_rest(
     assert 0 < done < 16
     labels = np.asarray(zarr.open_array(out / "0", mode="r")[:])
     assert np.count_nonzero(labels) == 64 * 64 * done
+
+
+def test_a_zarr_that_vanishes_is_not_read_as_zeros(
+    zarr_slide: Build, identity_model: Build, tmp_path: Path
+) -> None:
+    pyramid = zarr_slide((512, 512))
+    model, out = identity_model(scale_factors=(1,)), tmp_path / "out.zarr"
+    run = predict(pyramid, model, cpu(overlap=0, batch_size=1), out)
+    tiles = iter(run)
+    next(tiles)
+    shutil.rmtree(pyramid.path)
+    with pytest.raises(PyramidError, match="There is no image at"):
+        list(tiles)
 
 
 def test_a_slide_that_cannot_be_read_at_all(

@@ -117,8 +117,8 @@ class ArraySource:
         return BlockGrid(self.key, self.shape, self.dtype, chunks, self.read)
 
     @cached_property
-    def _reader(self) -> ArrayLike:
-        """What is sliced."""
+    def reader(self) -> ArrayLike:
+        """What is sliced: the array, or what reads it faster and checks its file."""
         array: Any = self.array
         if is_local(array):
             array = FastZarr(array)
@@ -128,7 +128,7 @@ class ArraySource:
     def __getstate__(self) -> dict[str, Any]:
         # What is open stays here; a copy in another process opens its own.
         fields = dict(self.__dict__)
-        for name in ("grid", "_reader"):
+        for name in ("grid", "reader"):
             fields.pop(name, None)
         return fields
 
@@ -147,7 +147,7 @@ class ArraySource:
             else:
                 key.append(self.fixed.get(axis, 0))
         try:
-            block = np.asarray(self._reader[tuple(key)])
+            block = np.asarray(self.reader[tuple(key)])
         except (MuvitError, MemoryError):
             raise
         except Exception as error:  # a damaged chunk may raise anything

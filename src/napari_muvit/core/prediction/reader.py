@@ -215,13 +215,16 @@ class _Building:
 
 
 class _StoppableArray:
-    """An array that refuses to read on once the run is stopped.
+    """An array that refuses to be read on once the run is stopped.
 
     A coarse crop of a slide without coarse levels reads many chunks; between two of
     them is the place to stop.
     """
 
-    def __init__(self, array: ArrayLike, stop: threading.Event) -> None:
+    def __init__(
+        self, reader: ArrayLike, array: ArrayLike, stop: threading.Event
+    ) -> None:
+        self._reader = reader
         self._array = array
         self._stop = stop
         self.shape = array.shape
@@ -234,16 +237,17 @@ class _StoppableArray:
     def __getitem__(self, key: Any) -> Any:
         if self._stop.is_set():
             raise Cancelled("The reader was stopped.")
-        return self._array[key]
+        return self._reader[key]
 
 
 def _stoppable(pyramid: Pyramid, stop: threading.Event) -> Pyramid:
     """Return the same pyramid, with the same cache, that stops between chunks."""
     levels = []
     for level in pyramid.levels:
-        array = level.source.array
-        if not isinstance(array, np.ndarray):
-            guarded = _StoppableArray(array, stop)
+        # Not the array itself: of a zarr that is gone it would read zeros.
+        reader = level.source.reader
+        if not isinstance(reader, np.ndarray):
+            guarded = _StoppableArray(reader, level.source.array, stop)
             source = dataclasses.replace(level.source, array=guarded)
             level = dataclasses.replace(level, source=source)
         levels.append(level)
