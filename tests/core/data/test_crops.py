@@ -17,3 +17,14 @@ def test_the_background_of_a_slide_with_a_border_of_nan() -> None:
         warnings.simplefilter("error")
         numbers = estimate_normalisation(slide, "percentile")
         assert estimate_background(slide, numbers) == (0.0,)
+
+
+def test_the_numbers_of_a_stack_are_of_many_places() -> None:
+    # One piece of 256 x 256 x 256 was one place: signal or background, by chance.
+    stack = np.zeros((40, 400, 400), dtype=np.uint16)
+    stack[:, :200] = np.arange(200 * 400).reshape(200, 400) % 900
+    slide = open_pyramid(stack, ndim=3)
+    for seed in range(3):
+        numbers = estimate_normalisation(slide, "percentile", seed)
+        assert numbers.low == (0.0,)
+        assert 850 < numbers.high[0] < 900

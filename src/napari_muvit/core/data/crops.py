@@ -6,6 +6,7 @@ Training, validation and prediction read, pad and normalise through `read_crop`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 from ..config import ModelConfig, NormalisationMode
 from ..errors import ConfigError
 from ..geometry import Box, NestedCrop
+from .block_cache import Pixels
 from .pyramid import Pyramid
 
 PERCENTILES = (1.0, 99.8)
 """Lower and upper percentile (paper, Mouse)."""
 SAMPLE_PIXELS = 2**21
 """Pixels from which the percentiles of a slide are estimated."""
-SAMPLE_EDGE = 256
-"""Edge of the random pieces that are read for the percentiles."""
+PIECE_PIXELS = 2**16
+"""Pixels of each of the random pieces that are read for that: 256 x 256, 40 x 40 x 40.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,12 @@ def estimate_normalisation(
         return SlideNormalisation((0.0,) * channels, (1.0,) * channels)
     if mode == "uint8":
         return SlideNormalisation((0.0,) * channels, (255.0,) * channels)
-    pixels = _sample_pixels(pyramid, seed)
+    pieces = _sample_pixels(pyramid, seed)
     low, high = [], []
-    for values in pixels:
+    for channel in range(channels):
+        # One at a time: a stained tissue may have a hundred of them.
+        values = np.concatenate([piece[channel].ravel() for piece in pieces])
+        values = values.astype(np.float32, copy=False)
         finite = values[np.isfinite(values)]
         if finite.size == 0:
             raise ConfigError(
@@ -108,25 +114,31 @@ def estimate_normalisation(
     return SlideNormalisation(tuple(low), tuple(high))
 
 
-def _sample_pixels(pyramid: Pyramid, seed: int) -> NDArray[np.float32]:
-    """Random pieces of the finest level, (C, pixels)."""
+def _sample_pixels(pyramid: Pyramid, seed: int) -> list[Pixels]:
+    """Random pieces of the finest level, each (C, *spatial)."""
     level = pyramid.levels[0].source
     shape = pyramid.shape
-    channels = pyramid.num_channels
     if math.prod(shape) <= SAMPLE_PIXELS:
-        whole = level.read([0] * pyramid.ndim, shape)
-        return np.asarray(whole, dtype=np.float32).reshape(channels, -1)
+        return [level.read([0] * pyramid.ndim, shape)]
     rng = np.random.default_rng(seed)
-    edges = [min(SAMPLE_EDGE, n) for n in shape]
-    count = max(1, SAMPLE_PIXELS // math.prod(edges))
-    parts = []
-    for _ in range(count):
+    edges = _piece_edges(shape)
+    pieces = []
+    for _ in range(SAMPLE_PIXELS // math.prod(edges)):
         lower = [
             int(rng.integers(0, n - e + 1)) for n, e in zip(shape, edges, strict=True)
         ]
         upper = [v + e for v, e in zip(lower, edges, strict=True)]
-        parts.append(level.read(lower, upper).reshape(channels, -1))
-    return np.concatenate(parts, axis=1).astype(np.float32)
+        pieces.append(level.read(lower, upper))
+    return pieces
+
+
+def _piece_edges(shape: Sequence[int]) -> list[int]:
+    """Edges of a piece: even, but no longer than the image where that is thin."""
+    edges, left = dict.fromkeys(range(len(shape)), 1), PIECE_PIXELS
+    for done, axis in enumerate(sorted(edges, key=lambda a: shape[a])):
+        edges[axis] = min(shape[axis], round(left ** (1 / (len(shape) - done))))
+        left //= edges[axis]
+    return list(edges.values())
 
 
 def estimate_background(
