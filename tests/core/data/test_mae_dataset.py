@@ -151,3 +151,22 @@ def test_stain_jitter_needs_rgb(stored):
         for p in (pyramid, dataclasses.replace(pyramid, rgb=True))
     )  # fmt: skip
     assert not torch.equal(plain, stained)
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535, 1.0], ids=str)
+def test_stain_jitter_of_any_pixel_type(white):
+    import dataclasses
+
+    rng = np.random.default_rng(0)
+    dtype = {255: "u1", 1.0: "f4"}.get(white, "u2")
+    image = (rng.uniform(0.2, 1, (200, 200, 3)) * white).astype(dtype)
+    pyramid = open_pyramid(image)
+    config = dataclasses.replace(CONFIG, in_channels=3, background_value=(1.0,) * 3)
+    item = PlainSlide(pyramid, estimate_normalisation(pyramid, "auto"))
+    sampler = UniformSampler([item], config, seed=0)
+    plain, jittered = (
+        MAEDataset(sampler, config, Augmentation(stain_jitter=amount))[0].pixels
+        for amount in (0.0, 0.1)
+    )
+    assert 0.01 < (plain - jittered).abs().max() < 0.5
+    assert np.corrcoef(plain.flatten(), jittered.flatten())[0, 1] > 0.99

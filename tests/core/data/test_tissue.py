@@ -49,6 +49,16 @@ def test_stained_on_glass(colour):
     assert wrong < 0.06
 
 
+@pytest.mark.parametrize("white", [4095, 65535, 1.0])
+def test_stained_in_another_range(white):
+    picture = stained(disc()) / 255 * white
+    found = find_tissue(open_pyramid(picture.astype("f4" if white == 1 else "u2")))
+    hit, wrong = agreement(found, disc())
+    assert found.background == "bright"
+    assert hit > 0.99
+    assert wrong < 0.06
+
+
 @pytest.mark.parametrize("level", [3, 20, 120])
 def test_fluorescence_faint_or_bright(level):
     picture = noisy(np.where(disc(), 10 + level, 10).astype(float), 2)

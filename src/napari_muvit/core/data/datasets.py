@@ -201,12 +201,25 @@ def _jittered(
         background = np.array(values, dtype=np.float32)
         pixels = jitter_contrast(pixels, background, augmentation.intensity_jitter, rng)
     if augmentation.stain_jitter and slide.pyramid.rgb:
-        # Stains are a matter of the intensities as they were, 0 to 255.
-        white = np.float32(255)
+        # Stains are a matter of the intensities as they were.
+        white = _white(slide).reshape(-1, *[1] * config.ndim)
         raw = np.stack([slide.normalisation.revert(v) for v in pixels]) / white
         raw = jitter_stains(raw, augmentation.stain_jitter, rng) * white
         pixels = np.stack([slide.normalisation.apply(level) for level in raw])
     return pixels
+
+
+def _white(slide: PlainSlide | TrainingSlide) -> NDArray[np.float32]:
+    """Brightest value of red, green and blue: glass."""
+    dtype = slide.pyramid.dtype
+    high = np.array(slide.normalisation.high, dtype=np.float32)
+    if dtype == np.uint8:
+        return np.full_like(high, 255)
+    if dtype.kind != "f" and (high <= 1).all():
+        # Pixels that are not normalised.
+        return np.full_like(high, np.iinfo(dtype).max)
+    # Cameras of 12 bits fill a part of the type, floats run to 1 or to 255.
+    return np.maximum(high, np.float32(1e-6))
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:

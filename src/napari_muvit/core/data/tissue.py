@@ -142,6 +142,10 @@ def find_tissue(pyramid: Pyramid, longest: int = LONGEST) -> TissueMask:
     picture = pyramid.read(box, factor, shape, fill=np.nan)
     known = picture[np.isfinite(picture)]
     picture[~np.isfinite(picture)] = np.median(known) if len(known) else 0.0
+    if pyramid.rgb and pyramid.dtype != np.uint8:
+        # Floats run to 1, cameras of 12 bits to 4095.
+        brightest = np.float32(np.percentile(picture, 99.5))
+        picture *= 255 / max(brightest, np.finfo(np.float32).tiny)
     if pyramid.rgb and not _is_dark(picture):
         mask, background = _stained(picture)
     else:
