@@ -1,13 +1,16 @@
 """Reading any box at any factor against a float oracle."""
 
+import dataclasses
 import itertools
 import pickle
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_muvit.core.data.block_cache import BlockCache
 from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.errors import PyramidError
 from napari_muvit.core.geometry import Box
@@ -137,3 +140,29 @@ def test_contradicting_requests_are_refused():
         pyramid.read(Box.from_shape((4, 4)), 2, (4, 4))
     with pytest.raises(PyramidError, match="no levels"):
         type(pyramid)(levels=())
+
+
+@pytest.mark.parametrize("factor", [1.7, 8, 32, 16.003])
+@pytest.mark.parametrize("axes", ["cyx", "yxc"])
+def test_no_bit_depends_on_what_was_read_before(tmp_path, axes, factor):
+    # Sums of these pixels differ in the last digit where they begin elsewhere.
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(1e4, 1e4, (900, 1000, 3)).astype("f4")
+    pixels = pixels if axes == "yxc" else pixels.transpose(2, 0, 1)
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=pixels.shape,
+        chunks=tuple(min(100, n) for n in pixels.shape),
+        dtype="f4",
+    )
+    array[:] = pixels
+    corners = [rng.integers(-5, 900 // factor, 2) * factor for _ in range(6)]
+    boxes = [Box(tuple(c), tuple(c + np.array((90, 70)) * factor)) for c in corners]
+    wanted = None
+    for budget, order in itertools.product((0, 2**18, 2**22, 2**26), (1, -1)):
+        image = open_pyramid(array, axes=axes)
+        image = dataclasses.replace(image, cache=BlockCache(budget))
+        read = [image.read(box, factor, (90, 70)) for box in boxes[::order]][::order]
+        wanted = wanted or read
+        for got, want in zip(read, wanted, strict=True):
+            np.testing.assert_array_equal(got, want)

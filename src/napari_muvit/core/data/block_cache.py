@@ -143,7 +143,8 @@ class BlockCache:
         if grid.nbytes <= self.max_bytes // WHOLE_SHARE:
             return self._whole(grid).read(grid, low, high)
         if grid.block_nbytes > self.max_bytes // BLOCK_SHARE:
-            return grid.read(low, high)
+            # In the order in which kept pixels lie: sums depend on it.
+            return np.ascontiguousarray(grid.read(low, high))
         return self._assembled(grid, low, high)
 
     def _whole(self, grid: BlockGrid) -> _Whole:

@@ -4,10 +4,9 @@ A flat slide of 50,000 x 50,000 pixels has no level at 1/32: every crop there wo
 and average 8,192 x 8,192 pixels. `with_coarse_levels` does that once for the whole
 slide.
 
-What is kept is what `Pyramid.read` itself averages, in float32: the same bits for 8-bit
-pixels and whole steps, else the same but for the last digit, on which the order of a
-sum may tell. So a result does not depend on whether there is a cache; without one (a
-full disk, a damaged entry) reading just goes on as before.
+What is kept is what `Pyramid.read` itself averages, in float32, to the last bit. So a
+result does not depend on whether there is a cache; without one (a full disk, a damaged
+entry) reading just goes on as before.
 """
 
 from __future__ import annotations

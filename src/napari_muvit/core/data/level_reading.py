@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ COARSER = 1.5
 """From this step on the averages are kept as if they were a level."""
 
 Floats = NDArray[np.float32]
+Fetch = Callable[[Sequence[int], Sequence[int]], Pixels]
+"""Returns stored pixels [lower, upper), not to be changed."""
 
 
 def read_level(
@@ -64,7 +66,7 @@ def read_level(
     """
     if max(step) > COARSER:
         return _read_averaged(source, start, step, shape, fill, cache, kept)
-    return _average(source, start, step, shape, fill, cache)
+    return _average(source, start, step, shape, fill, _fetcher(source, cache))
 
 
 def read_stored(
@@ -121,20 +123,111 @@ def _averaged_grid(
 ) -> BlockGrid:
     """A level that the file lacks, averaged from a stored one when it is read."""
     counts = averaged_shape(source.shape[1:], step)
+    edge = round(AVERAGED_BLOCK ** (1 / len(counts)))
+    edges = tuple(max(1, min(edge, n)) for n in counts)
 
     def read(lower: Sequence[int], upper: Sequence[int]) -> Floats:
-        start = [v * t for v, t in zip(lower, step, strict=True)]
         size = [u - v for v, u in zip(lower, upper, strict=True)]
-        return _average(source, start, step, size, 0.0, cache)
+        out = np.empty((source.shape[0], *size), dtype=np.float32)
+        for first, last, fetch in _groups(source, step, edges, lower, upper, cache):
+            for block in _boxes(first, last, edges):
+                _put_block(source, step, block, counts, fetch, out, lower)
+        return out
 
-    edge = round(AVERAGED_BLOCK ** (1 / len(counts)))
     return BlockGrid(
         key=("averaged", source.key, tuple(round(t, 9) for t in step)),
         shape=(source.shape[0], *counts),
         dtype=np.dtype(np.float32),
-        edges=tuple(max(1, min(edge, n)) for n in counts),
+        edges=edges,
         read=read,
     )
+
+
+def _groups(
+    source: ArraySource,
+    step: Sequence[float],
+    edges: Sequence[int],
+    lower: Sequence[int],
+    upper: Sequence[int],
+    cache: BlockCache,
+) -> Iterator[tuple[Sequence[int], Sequence[int], Fetch]]:
+    """Whole blocks that cover [lower, upper), with what fetches their source pixels.
+
+    As many at a time as may be read by one call: each call has its price, and a chunk
+    that is too large to be kept is decoded by each.
+    """
+    most = _piece_edge(source, step)
+    low = [v // e * e for v, e in zip(lower, edges, strict=True)]
+    high = [-(-u // e) * e for u, e in zip(upper, edges, strict=True)]
+    for first, last in _boxes(low, high, [max(e, most // e * e) for e in edges]):
+        if most < max(edges):
+            yield first, last, _fetcher(source, cache)
+            continue
+        # Rounded as the first and the last block round for themselves.
+        start, stop = [], []
+        axes = zip(first, last, edges, step, source.shape[1:], strict=True)
+        for f, end, e, t, n in axes:
+            final = end - e
+            start.append(source_span(f * t, t, e)[0])
+            stop.append(min(n, source_span(final * t, t, e)[1]))
+        yield first, last, _fetcher_from(read_stored(source, start, stop, cache), start)
+
+
+def _boxes(
+    lower: Sequence[int], upper: Sequence[int], edges: Sequence[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Cut [lower, upper) into boxes of at most these edges."""
+    ranges = map(range, lower, upper, edges)
+    for first in itertools.product(*ranges):
+        ends = zip(first, edges, upper, strict=True)
+        yield list(first), [min(f + e, u) for f, e, u in ends]
+
+
+def _put_block(
+    source: ArraySource,
+    step: Sequence[float],
+    block: tuple[list[int], list[int]],
+    counts: Sequence[int],
+    fetch: Fetch,
+    out: Floats,
+    lower: Sequence[int],
+) -> None:
+    """Average a whole block and put what lies inside into ``out``, from ``lower`` on.
+
+    Always the whole one: a sum that begins elsewhere may differ in its last digit, and
+    no pixel may depend on what was read before.
+    """
+    first, last = block[0], [min(b, n) for b, n in zip(block[1], counts, strict=True)]
+    size = [b - f for f, b in zip(first, last, strict=True)]
+    start = [f * t for f, t in zip(first, step, strict=True)]
+    means = _average(source, start, step, size, 0.0, fetch)
+    to, of = [slice(None)], [slice(None)]
+    for v, n, f, b in zip(lower, out.shape[1:], first, last, strict=True):
+        low, high = max(v, f), min(v + n, b)
+        to.append(slice(low - v, high - v))
+        of.append(slice(low - f, high - f))
+    out[tuple(to)] = means[tuple(of)]
+
+
+def _fetcher(source: ArraySource, cache: BlockCache) -> Fetch:
+    return lambda lower, upper: read_stored(source, lower, upper, cache)
+
+
+def _fetcher_from(pixels: Pixels, origin: Sequence[int]) -> Fetch:
+    """Fetch from pixels that are in memory."""
+
+    def fetch(lower: Sequence[int], upper: Sequence[int]) -> Pixels:
+        spans = zip(lower, upper, origin, strict=True)
+        return pixels[(slice(None), *(slice(v - o, u - o) for v, u, o in spans))]
+
+    return fetch
+
+
+def _piece_edge(source: ArraySource, step: Sequence[float]) -> int:
+    """Edge in output pixels of what is averaged at a time."""
+    # Channels count beyond the few that most slides have.
+    pixels = MAX_SOURCE_PIXELS / max(1.0, source.shape[0] / 4)
+    return max(1, int(pixels ** (1 / len(step)) / max(*step, 1.0)))
 
 
 def _kept_grid(kept: ArraySource, averaged: BlockGrid) -> BlockGrid:
@@ -156,20 +249,20 @@ def _average(
     step: Sequence[float],
     shape: Sequence[int],
     fill: float | Sequence[float],
-    cache: BlockCache,
+    fetch: Fetch,
 ) -> Floats:
     """Average a stored level, in pieces of bounded size."""
     out = _filled(source.shape[0], shape, fill)
-    edge = max(1, int(MAX_SOURCE_PIXELS ** (1 / len(shape)) / max(*step, 1.0)))
+    edge = _piece_edge(source, step)
     if max(shape) <= edge:
-        _average_piece(source, start, step, out, cache)
+        _average_piece(source, start, step, out, fetch)
         return out
     ranges = [range(0, n, edge) for n in shape]
     for corner in itertools.product(*ranges):
         count = [min(edge, n - c) for n, c in zip(shape, corner, strict=True)]
         at = [a + c * t for a, c, t in zip(start, corner, step, strict=True)]
         target = tuple(slice(c, c + n) for c, n in zip(corner, count, strict=True))
-        _average_piece(source, at, step, out[(slice(None), *target)], cache)
+        _average_piece(source, at, step, out[(slice(None), *target)], fetch)
     return out
 
 
@@ -178,10 +271,10 @@ def _average_piece(
     start: Sequence[float],
     step: Sequence[float],
     out: Floats,
-    cache: BlockCache,
+    fetch: Fetch,
 ) -> None:
     """Average into ``out`` where it overlaps the image; leave the rest."""
-    if _copy_piece(source, start, step, out, cache):
+    if _copy_piece(source, start, step, out, fetch):
         return
     inside: list[slice] = []
     starts: list[float] = []
@@ -199,7 +292,7 @@ def _average_piece(
     margin = [1 if t < 1 else 0 for t in step]
     lower = [max(0, s[0] - m) for s, m in zip(spans, margin, strict=True)]
     upper = [min(n, s[1] + m) for s, m, n in zip(spans, margin, sizes, strict=True)]
-    block: Pixels = read_stored(source, lower, upper, cache)
+    block: Pixels = fetch(lower, upper)
     for axis, (at, t, n, v) in enumerate(zip(starts, step, counts, lower, strict=True)):
         block = average_axis(block, axis + 1, at - v, t, n)
     out[(slice(None), *inside)] = block
@@ -210,7 +303,7 @@ def _copy_piece(
     start: Sequence[float],
     step: Sequence[float],
     out: Floats,
-    cache: BlockCache,
+    fetch: Fetch,
 ) -> bool:
     """Copy stored pixels where the request lies on them; else return False."""
     counts = zip(step, out.shape[1:], strict=True)
@@ -228,7 +321,7 @@ def _copy_piece(
         lower.append(low)
         upper.append(high)
         to.append(slice(low - begin, high - begin))
-    out[tuple(to)] = read_stored(source, lower, upper, cache)
+    out[tuple(to)] = fetch(lower, upper)
     return True
 
 
