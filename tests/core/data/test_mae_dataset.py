@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.data.sampling import PlainSlide, UniformSampler
 from napari_muvit.core.data.tissue import TissueMask
 from napari_muvit.core.data.zarr_writer import write_pyramid
-from napari_muvit.core.errors import ConfigError
+from napari_muvit.core.errors import ConfigError, PyramidError
 from napari_muvit.core.geometry import Box
 
 CONFIG = ModelConfig(
@@ -133,6 +135,20 @@ def test_samples_do_not_depend_on_the_number_of_workers(stored):
     for a, b in zip(alone, beside, strict=True):
         assert torch.equal(a.pixels, b.pixels)
         assert torch.equal(a.bboxes, b.bboxes)
+
+
+def test_an_error_in_a_worker_is_one_line(stored):
+    import dataclasses
+
+    config = dataclasses.replace(CONFIG, in_channels=3, background_value=(0.0,) * 3)
+    item = PlainSlide(
+        open_pyramid(stored), SlideNormalisation((0.0,) * 3, (255.0,) * 3)
+    )
+    data = MAEDataset(UniformSampler([item], config, seed=0), config)
+    shutil.rmtree(stored)
+    with pytest.raises(PyramidError) as caught:
+        next(iter(make_loader(data, batch_sampler=[[0, 1]], num_workers=1)))
+    assert "\n" not in str(caught.value)
 
 
 def test_stain_jitter_needs_rgb(stored):

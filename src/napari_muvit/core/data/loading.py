@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..errors import MuvitError
 
 
 def make_loader(
@@ -36,15 +38,47 @@ def make_loader(
     """
     if num_workers == 0:
         return DataLoader(dataset, batch_sampler=batch_sampler, pin_memory=pin_memory)
-    return DataLoader(
-        dataset,
+    return _Loader(
+        _Guarded(dataset),
         batch_sampler=batch_sampler,
         num_workers=num_workers,
+        collate_fn=_collated,
         multiprocessing_context=_context(),
         worker_init_fn=_start_worker,
         persistent_workers=True,
         pin_memory=pin_memory,
     )
+
+
+class _Guarded(Dataset[Any]):
+    """Samples, or the error that the user should read in place of one.
+
+    What a worker raises would arrive with the worker's traceback for its message.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, sample: int) -> Any:
+        try:
+            return self.dataset[sample]
+        except MuvitError as error:
+            return error
+
+
+def _collated(samples: list[Any]) -> Any:
+    errors = [sample for sample in samples if isinstance(sample, MuvitError)]
+    return errors[0] if errors else default_collate(samples)
+
+
+class _Loader(DataLoader[Any]):
+    """Raises here what went wrong in a worker."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, MuvitError):
+                raise batch
+            yield batch
 
 
 def _context() -> Any:
