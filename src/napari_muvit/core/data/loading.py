@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,5 +90,8 @@ def _context() -> Any:
 
 
 def _start_worker(_number: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; the parent stops in good order, for
+    # which it may still need its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Several workers with all cores each would wait for one another.
     torch.set_num_threads(1)
