@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import warnings
 
+import dask.array as da
 import numpy as np
 
-from napari_muvit.core.data.crops import estimate_background, estimate_normalisation
+from napari_muvit.core.data import tissue
+from napari_muvit.core.data.crops import (
+    SlideNormalisation,
+    estimate_background,
+    estimate_normalisation,
+)
 from napari_muvit.core.data.open import open_pyramid
 
 
@@ -17,6 +23,22 @@ def test_the_background_of_a_slide_with_a_border_of_nan() -> None:
         warnings.simplefilter("error")
         numbers = estimate_normalisation(slide, "percentile")
         assert estimate_background(slide, numbers) == (0.0,)
+
+
+def test_the_background_of_a_flat_slide_without_reading_all_of_it(monkeypatch) -> None:
+    monkeypatch.setattr(tissue, "CHEAP_PIXELS", 2**20)
+    pixels = da.full((20000, 16000), 50, dtype=np.uint8, chunks=1000)
+    pixels = da.pad(pixels, 3000, constant_values=200)
+    seen: list[int] = []
+
+    def count(block: np.ndarray) -> np.ndarray:
+        seen.append(block.size)
+        return block
+
+    slide = open_pyramid(pixels.map_blocks(count, dtype=np.uint8, meta=np.empty(0)))
+    background = estimate_background(slide, SlideNormalisation((0.0,), (255.0,)))
+    assert background == (round(200 / 255, 4),)
+    assert sum(seen) < 0.4 * pixels.size
 
 
 def test_the_numbers_of_a_stack_are_of_many_places() -> None:

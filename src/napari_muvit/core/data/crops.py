@@ -18,11 +18,14 @@ from ..errors import ConfigError
 from ..geometry import Box, NestedCrop
 from .block_cache import Pixels
 from .pyramid import Pyramid
+from .tissue import cheap_to_look_at
 
 PERCENTILES = (1.0, 99.8)
 """Lower and upper percentile (paper, Mouse)."""
 SAMPLE_PIXELS = 2**21
 """Pixels from which the percentiles of a slide are estimated."""
+BORDER = 8
+"""Stored pixels that the border of a large slide without coarse levels is wide."""
 PIECE_PIXELS = 2**16
 """Pixels of each of the random pieces that are read for that: 256 x 256, 40 x 40 x 40.
 """
@@ -146,6 +149,10 @@ def estimate_background(
 ) -> tuple[float, ...]:
     """Typical normalised value at the slide's border, for padding outside it."""
     factor = max(1.0, max(pyramid.extent.shape) / 128)
+    missing = pyramid.missing_level(factor)
+    if missing is not None and not cheap_to_look_at(pyramid):
+        # Without coarse levels a wide border would be the whole slide.
+        factor *= min(1.0, BORDER / max(missing.step))
     shape = [max(1, int(e / factor)) for e in pyramid.extent.shape]
     origin = pyramid.extent.lower
     values = []
