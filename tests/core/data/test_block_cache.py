@@ -1,5 +1,7 @@
 """The cache gives the right pixels by few calls, and keeps its budget."""
 
+import dataclasses
+import multiprocessing
 import pickle
 import threading
 
@@ -97,6 +99,35 @@ def test_threads_share_a_cache():
         thread.join()
     assert not errors
     assert cache.nbytes <= 100_000
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork"
+)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_does_not_wait_for_a_thread_that_it_lacks():
+    source, cache = level(), BlockCache()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(lower, upper):
+        begun.set()
+        go_on.wait()
+        return source.read(lower, upper)
+
+    grid = dataclasses.replace(source.grid, read=slow)
+    args = (grid, (0, 0), (4, 4))
+    thread = threading.Thread(target=cache.read, args=args)
+    thread.start()
+    begun.wait()
+    child = multiprocessing.get_context("fork").Process(
+        target=cache.read, args=(source.grid, *args[1:])
+    )
+    child.start()
+    go_on.set()
+    thread.join()
+    child.join(20)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_all_slides_share_the_budget_of_the_process():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -112,9 +113,13 @@ class BlockCache:
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self.max_bytes = max_bytes
+        self._start()
+
+    def _start(self) -> None:
         self._held: OrderedDict[Hashable, Any] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process starts empty.
@@ -139,6 +144,9 @@ class BlockCache:
         ndarray
             (C, *spatial), not to be written to.
         """
+        if self._pid != os.getpid():
+            # Forked: a thread that is not in this process may hold a lock.
+            self._start()
         low, high = tuple(lower), tuple(upper)
         if grid.nbytes <= self.max_bytes // WHOLE_SHARE:
             return self._whole(grid).read(grid, low, high)
