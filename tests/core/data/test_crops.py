@@ -50,3 +50,12 @@ def test_the_numbers_of_a_stack_are_of_many_places() -> None:
         numbers = estimate_normalisation(slide, "percentile", seed)
         assert numbers.low == (0.0,)
         assert 850 < numbers.high[0] < 900
+
+
+def test_large_numbers_of_a_narrow_range_stay_numbers() -> None:
+    pixels = np.full((40, 40), 2**31, dtype=np.uint32)
+    pixels[::2] += 100
+    numbers = estimate_normalisation(open_pyramid(pixels), "percentile")
+    values = numbers.apply(pixels[None].astype(np.float32))
+    assert np.isfinite(values).all()
+    assert np.isfinite(numbers.revert(values)).all()

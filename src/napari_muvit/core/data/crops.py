@@ -46,7 +46,8 @@ class SlideNormalisation:
         """Normalise (C, *spatial) to about 0 to 1, into ``out`` where it is given."""
         shape = (-1, *[1] * (pixels.ndim - 1))
         low = np.asarray(self.low, dtype=np.float32).reshape(shape)
-        span = np.asarray(self.high, dtype=np.float32).reshape(shape) - low
+        # In float64: beyond 2**24 two numbers may be one in float32, and 0 / 0.
+        span = np.subtract(self.high, self.low).astype(np.float32).reshape(shape)
         out = np.empty_like(pixels, dtype=np.float32) if out is None else out
         np.subtract(pixels, low, out=out)
         np.divide(out, span, out=out)
@@ -56,7 +57,7 @@ class SlideNormalisation:
         """Return normalised (C, *spatial) as pixel values."""
         shape = (-1, *[1] * (values.ndim - 1))
         low = np.asarray(self.low, dtype=np.float32).reshape(shape)
-        span = np.asarray(self.high, dtype=np.float32).reshape(shape) - low
+        span = np.subtract(self.high, self.low).astype(np.float32).reshape(shape)
         return np.asarray(values * span + low, dtype=np.float32)
 
     def undo(self, values: tuple[float, ...]) -> tuple[float, ...]:
