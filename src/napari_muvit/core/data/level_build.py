@@ -124,11 +124,11 @@ def _build(
     try:
         written = _continue(part, plans, facts)
         _fill(pyramid, plans, part, written, on_progress, should_stop)
+        _finish(part, plans, facts)
     except OSError:
         # A full disk: what is there only takes room from others.
         shutil.rmtree(part, ignore_errors=True)
         raise
-    _finish(part, plans, facts)
     part.rename(folder.entry(key))
 
 
