@@ -122,9 +122,11 @@ def _build(
         )
     part = folder.part(key)
     try:
-        written = _continue(part, plans, facts)
-        _fill(pyramid, plans, part, written, on_progress, should_stop)
-        _finish(part, plans, facts)
+        # Killed just before it was moved to its place, it has no ledger any more.
+        if not is_whole(part, facts):
+            written = _continue(part, plans, facts)
+            _fill(pyramid, plans, part, written, on_progress, should_stop)
+            _finish(part, plans, facts)
     except OSError:
         # A full disk: what is there only takes room from others.
         shutil.rmtree(part, ignore_errors=True)
@@ -204,6 +206,8 @@ def _finish(part: Path, plans: Sequence[LevelPlan], facts: dict[str, Any]) -> No
     wanted = {_chunk_path(part, plans, block) for block in blocks_in_order(plans)}
     for path, _ in list(folder_files(part)):
         # A killed process leaves the beginning of a chunk under another name.
-        if path not in wanted and path.name != "zarr.json":
+        if path not in wanted and path.name not in ("zarr.json", STATE):
             path.unlink()
-    write_record(part, facts)
+    # The ledger goes last: without ledger and record all would be done again.
+    write_record(part, facts, without=STATE)
+    (part / STATE).unlink()

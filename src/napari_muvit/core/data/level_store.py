@@ -173,11 +173,15 @@ def open_levels(
     )
 
 
-def write_record(entry: Path, facts: dict[str, Any]) -> None:
-    """Write down what the entry is of and which files it has, with a checksum."""
+def write_record(entry: Path, facts: dict[str, Any], without: str) -> None:
+    """Write down what the entry is of and which files it has, with a checksum.
+
+    ``without`` names the file that will not stay.
+    """
     files = {
         path.relative_to(entry).as_posix(): [size, _metadata_hash(path)]
         for path, size in folder_files(entry)
+        if path.name != without
     }
     record = {"facts": facts, "files": dict(sorted(files.items()))}
     text = json.dumps({"sha256": _hash(_text(record)), "record": record})
