@@ -14,7 +14,7 @@ Row = dict[str, Any]
 PEER = {
     "grey zarr": "zarr-python", "grey zarr, 64 MiB": "zarr-python",
     "2 workers": "bare tensorstore", "RGB SVS": "",
-    "RGB SVS, 64 MiB": "",
+    "RGB SVS, 64 MiB": "", "RGB SVS, a part": "",
 }  # fmt: skip
 
 
