@@ -16,6 +16,7 @@ from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
 from ..data.cache_settings import CacheSettings
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
+from ..data.label_placement import labels_upon
 from ..data.level_cache import with_coarse_levels
 from ..data.named_labels import has_names, is_named, read_named, shared_names
 from ..data.open import open_labels, open_pyramid
@@ -81,8 +82,7 @@ def open_annotations(
     Parameters
     ----------
     sources
-        `Annotations`, label images (of the shape of their image), GeoJSON or project
-        files.
+        `Annotations`, label images (see `labels_upon`), GeoJSON or project files.
     images
         In the same order.
     zero_is_background
@@ -128,14 +128,7 @@ def open_annotations(
             opened.append(named[number].annotations(names))
             continue
         labels = open_labels(source, image)
-        if labels.shape != image.shape:
-            raise AnnotationError(
-                f"The labels {labels.name} have the shape {labels.shape}, their image "
-                f"{image.name} has {image.shape}; the same shape is needed."
-            )
-        opened.append(
-            Annotations.from_labels(labels, zero_is_background=zero_is_background)
-        )
+        opened.append(labels_upon(labels, image, zero_is_background))
     return opened
 
 
