@@ -83,25 +83,27 @@ def check(reader, path, keep):
 
 
 def check_files(reader, paths, work, seed, seconds, most):
+    """Damage files in turn; return how many were checked."""
     rng = random.Random(seed)
     end = time.monotonic() + seconds
     for number in range(most):
         if time.monotonic() > end:
-            break
+            return number
         path = paths[number % len(paths)]
         target = work / path.name
         target.write_bytes(damaged(path.read_bytes(), rng))
         check(reader, target, work / "kept")
+    return most
 
 
 def check_stores(reader, store, work, seed, seconds, most):
-    """Damage one file of a zarr at a time."""
+    """Damage one file of a zarr at a time; return how often."""
     rng = random.Random(seed)
     end = time.monotonic() + seconds
     inside = sorted(p.relative_to(store) for p in store.rglob("*") if p.is_file())
     for number in range(most):
         if time.monotonic() > end:
-            break
+            return number
         target = work / f"{number}.zarr"
         shutil.copytree(store, target)
         # Metadata are few among many chunks, and matter more.
@@ -113,6 +115,7 @@ def check_stores(reader, store, work, seed, seconds, most):
         chosen.write_bytes(damaged(chosen.read_bytes(), rng))
         check(reader, target, work / "kept")
         shutil.rmtree(target)
+    return most
 
 
 def write_store(folder):
@@ -130,12 +133,12 @@ def folders(tmp_path):
 
 def test_damaged_files(reader, folders):
     good, work = folders
-    check_files(reader, write_files(good), work, SEED, 3, 300)
+    assert check_files(reader, write_files(good), work, SEED, 3, 300)
 
 
 def test_damaged_stores(reader, folders):
     good, work = folders
-    check_stores(reader, write_store(good), work, SEED, 2, 60)
+    assert check_stores(reader, write_store(good), work, SEED, 2, 60)
 
 
 def test_files_of_any_length(reader, folders):
@@ -152,14 +155,16 @@ def test_files_of_any_length(reader, folders):
 @pytest.mark.parametrize("seed", range(4))
 def test_many_damaged_files(reader, folders, seed):
     good, work = folders
-    check_files(reader, write_files(good), work, 100 + seed, 100, 10_000)
+    paths = write_files(good)
+    done = check_files(reader, paths, work, 100 + seed, 100, 10_000)
+    assert done >= len(paths)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_many_damaged_stores(reader, folders, seed):
     good, work = folders
-    check_stores(reader, write_store(good), work, 100 + seed, 60, 2_000)
+    assert check_stores(reader, write_store(good), work, 100 + seed, 60, 2_000)
 
 
 @pytest.mark.slow
@@ -168,7 +173,7 @@ def test_damaged_real_files(reader, folders):
     paths = sorted((DATA / "wsi").iterdir())
     for name in ("brain_sections", "glomeruli_pas"):
         paths += sorted((DATA / name).glob("*.tif"))[:4]
-    check_files(reader, paths, folders[1], 200, 100, 1_000)
+    assert check_files(reader, paths, folders[1], 200, 100, 1_000) >= len(paths)
 
 
 @pytest.mark.slow
@@ -177,4 +182,4 @@ def test_damaged_real_stores(reader, folders):
     for store in sorted((DATA / "omezarr").iterdir()):
         work = folders[1] / store.name
         work.mkdir()
-        check_stores(reader, store, work, 300, 30, 200)
+        assert check_stores(reader, store, work, 300, 30, 200)

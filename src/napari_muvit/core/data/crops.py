@@ -44,10 +44,7 @@ class SlideNormalisation:
         self, pixels: NDArray[np.float32], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Normalise (C, *spatial) to about 0 to 1, into ``out`` where it is given."""
-        shape = (-1, *[1] * (pixels.ndim - 1))
-        low = np.asarray(self.low, dtype=np.float32).reshape(shape)
-        # In float64: beyond 2**24 two numbers may be one in float32, and 0 / 0.
-        span = np.subtract(self.high, self.low).astype(np.float32).reshape(shape)
+        low, span = self._along(pixels.ndim)
         out = np.empty_like(pixels, dtype=np.float32) if out is None else out
         np.subtract(pixels, low, out=out)
         np.divide(out, span, out=out)
@@ -55,10 +52,16 @@ class SlideNormalisation:
 
     def revert(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return normalised (C, *spatial) as pixel values."""
-        shape = (-1, *[1] * (values.ndim - 1))
-        low = np.asarray(self.low, dtype=np.float32).reshape(shape)
-        span = np.subtract(self.high, self.low).astype(np.float32).reshape(shape)
+        low, span = self._along(values.ndim)
         return np.asarray(values * span + low, dtype=np.float32)
+
+    def _along(self, ndim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Low and span of the channels, along the first of ``ndim`` axes."""
+        shape = (-1, *[1] * (ndim - 1))
+        low = np.asarray(self.low, dtype=np.float32).reshape(shape)
+        # In float64: beyond 2**24 two numbers may be one in float32, and 0 / 0.
+        span = np.subtract(self.high, self.low).astype(np.float32).reshape(shape)
+        return low, span
 
     def undo(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return normalised values, one a channel, as pixel values."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import ModelConfig
-from ..geometry import Box, NestedCrop, naive_boxes
+from ..geometry import Box, naive_boxes
 from .augment import (
     Augmentation,
     Turn,
@@ -22,7 +22,14 @@ from .augment import (
     jitter_told_boxes,
 )
 from .crops import read_crop
-from .sampling import CropSampler, HoldOut, PlainSlide, TrainingSlide, UniformSampler
+from .sampling import (
+    CropSampler,
+    DrawnCrop,
+    HoldOut,
+    PlainSlide,
+    TrainingSlide,
+    UniformSampler,
+)
 
 
 class PixelBatch(NamedTuple):
@@ -74,10 +81,8 @@ class MAEDataset(Dataset[PixelBatch]):
     def __getitem__(self, sample: int) -> PixelBatch:
         """Read, normalise and augment the sample with this index."""
         drawn = self.sampler.draw(sample)
-        slide = self.sampler.slides[drawn.slide]
-        rng = np.random.default_rng([self.sampler.seed, sample, 1])
         pixels, boxes, _ = read_sample(
-            slide, drawn.crop, self.config, self.augmentation, rng
+            self.sampler, sample, drawn, self.config, self.augmentation
         )
         return PixelBatch(pixels, boxes)
 
@@ -117,10 +122,8 @@ class SegmentationDataset(Dataset[CropBatch]):
     def __getitem__(self, sample: int) -> CropBatch:
         """Read, normalise and augment the sample with this index."""
         drawn = self.sampler.draw(sample)
-        slide = self.sampler.slides[drawn.slide]
-        rng = np.random.default_rng([self.sampler.seed, sample, 1])
         pixels, boxes, turn = read_sample(
-            slide, drawn.crop, self.config, self.augmentation, rng
+            self.sampler, sample, drawn, self.config, self.augmentation
         )
         labels = self._labels(drawn.slide, drawn.crop.boxes[0])
         shares = self._coarse_shares(drawn.slide, drawn.crop.boxes[1:])
@@ -152,13 +155,15 @@ class SegmentationDataset(Dataset[CropBatch]):
 
 
 def read_sample(
-    slide: PlainSlide | TrainingSlide,
-    crop: NestedCrop,
+    sampler: UniformSampler | CropSampler,
+    sample: int,
+    drawn: DrawnCrop,
     config: ModelConfig,
     augmentation: Augmentation,
-    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Turn]:
     """Read a nested crop as the model is trained on it.
+
+    What is changed at random follows from the sampler's seed and the sample's index.
 
     Returns
     -------
@@ -169,6 +174,8 @@ def read_sample(
     turn
         What was flipped and reordered, for the labels.
     """
+    slide, crop = sampler.slides[drawn.slide], drawn.crop
+    rng = np.random.default_rng([sampler.seed, sample, 1])
     turn = Turn.none(config.ndim)
     if augmentation.flips:
         groups = alike_axes(slide.pyramid.pixel_size, config.ndim)
