@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .prediction.run import PredictionRun, predict
     from .presets import PRESETS, preset
     from .progress import Progress
+    from .training.interactive import InteractiveTrainer
     from .training.prepare import model_config_for
     from .training.pretrain import pretrain
     from .training.result import TrainingResult
@@ -72,6 +73,7 @@ _HOMES = {
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.prepare": ("model_config_for",),
+    "training.interactive": ("InteractiveTrainer",),
     "training.pretrain": ("pretrain",),
     "training.result": ("TrainingResult",),
     "training.run": ("finetune",),
@@ -83,7 +85,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "ModelConfig", "TrainingConfig", "PredictionConfig", "PRESETS", "preset",
     "model_config_for", "MuViTEncoder", "MuViTMAE", "MuViTSegmenter", "build_model",
     "load_model", "save_model", "load_reference_checkpoint", "load_reference_encoder",
-    "export_reference_checkpoint", "pretrain", "finetune", "TrainingResult",
+    "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
+    "TrainingResult",
     "plan_prediction", "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",

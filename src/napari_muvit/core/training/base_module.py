@@ -66,6 +66,8 @@ class TrainingModule(L.LightningModule):
         self.first_step = 0
         """Steps that were done in an earlier part of the run."""
         self.last_loss = math.nan
+        """Of the last step: the mean over its passes and all processes."""
+        self._pass_losses: list[Tensor] = []
         self.last_rate = math.nan
         self.skipped = 0
         """Steps that were not taken, as their gradients were no numbers."""
@@ -75,7 +77,8 @@ class TrainingModule(L.LightningModule):
     @property
     def steps_done(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.first_step + self.trainer.global_step
+        trainer = self._trainer
+        return self.first_step + (0 if trainer is None else trainer.global_step)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compile a function of the network where that was asked for."""
@@ -94,8 +97,15 @@ class TrainingModule(L.LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         """One pass's loss."""
         loss, _ = self.losses(batch, index)
-        self.last_loss = float(loss.detach())
+        self._pass_losses.append(loss.detach())
         return loss
+
+    def end_step(self) -> None:
+        """Settle the step's loss; all processes have to."""
+        losses, self._pass_losses = self._pass_losses, []
+        if losses:
+            mean = torch.stack(losses).double().mean()
+            self.last_loss = float(self.together.sum(mean)) / self.together.world
 
     def configure_gradient_clipping(
         self,

@@ -95,6 +95,8 @@ class StepCallback(L.Callback):
         Takes in the weights after each step.
     log
         Takes a row a step; None in all processes but the first.
+    spent
+        Seconds of an earlier part of the run.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class StepCallback(L.Callback):
         passes: int = 1,
         average: WeightAverage | None = None,
         log: RunLog | None = None,
+        spent: float = 0.0,
     ) -> None:
         self.budget = budget
+        self.spent = spent
         self.on_progress = on_progress
         self.passes = passes
         self.average = average
@@ -113,6 +117,10 @@ class StepCallback(L.Callback):
         self.in_step = False
         """Whether a step has begun and not ended."""
         self._times: list[float] = []
+
+    def on_train_start(self, _trainer: L.Trainer, _module: L.LightningModule) -> None:
+        """Count time from here: to start the processes of a run takes a while."""
+        self.budget.start(self.spent)
 
     def on_train_batch_start(
         self, _trainer: L.Trainer, module: L.LightningModule, _batch: Any, index: int
@@ -139,6 +147,7 @@ class StepCallback(L.Callback):
         if not isinstance(module, TrainingModule) or (index + 1) % self.passes:
             return
         self.in_step = False
+        module.end_step()
         if self.average is not None:
             self.average.update()
         self._times = [*self._times, time.monotonic()][-RATE_STEPS - 1 :]

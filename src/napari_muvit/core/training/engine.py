@@ -143,6 +143,11 @@ class Run:
     def _stored(self, name: str) -> Any:
         return None if self.state is None else self.state.facts[name]
 
+    @property
+    def _spent(self) -> float:
+        """Seconds of earlier parts of the run."""
+        return float(self._stored("seconds") or 0.0)
+
     def _say(self, message: str) -> None:
         self.on_progress(Progress(stage="prepare", done=1, total=1, message=message))
 
@@ -177,7 +182,12 @@ class Run:
         if lock is not None:
             log = RunLog(job.folder.log, job.log_columns, module.first_step)
         steps = StepCallback(
-            self.budget, self.on_progress, job.passes, self.average, log
+            self.budget,
+            self.on_progress,
+            job.passes,
+            self.average,
+            log,
+            self._spent,
         )
         judge = ValidationCallback(
             self.budget, self.course, self.on_progress, self._save_best, self.average,
@@ -229,11 +239,13 @@ class Run:
 
     def _fit(self, trainer: L.Trainer) -> None:
         job, config, keeper = self.job, self.config, self.keeper
+        self.budget.start(self._spent)
         crops = keeper.validation_crops or count_validation_crops(
             job.module.network, job.validation, self.budget, config, job.device
         )
         keeper.validation_crops = crops
-        self.budget.start(self._stored("seconds") or 0.0)
+        if isinstance(job.module, PretrainModule):
+            job.module.validation_crops = crops
         sampler = EpochSampler(
             self.budget, config.batch_size, accumulate=job.passes,
             together=job.module.together, first_step=job.module.first_step,

@@ -40,6 +40,7 @@ class PretrainModule(TrainingModule):
         self.mae = mae
         self.passes = 1
         """Passes of a step."""
+        self.validation_crops = training.validation_crops
         self._forward = self.compiled(mae.forward)
 
     def parts(self) -> Sequence[tuple[Sequence[nn.Module], float]]:
@@ -48,11 +49,8 @@ class PretrainModule(TrainingModule):
 
     def losses(self, batch: PixelBatch, index: int) -> tuple[Tensor, MAEOutput]:
         """Loss of the hidden patches, and the output."""
-        if self.training:
-            mask = self._step_mask(batch, index)
-        else:
-            number = index * self.together.world + self.together.rank
-            mask = self._draw(batch, len(batch.pixels), (VALIDATION, number))
+        draw = self._step_mask if self.training else self._validation_mask
+        mask = draw(batch, index)
         output = self._forward(batch.pixels, batch.bboxes, mask)
         return output.loss, output
 
@@ -63,6 +61,19 @@ class PretrainModule(TrainingModule):
         part = index % self.passes * self.together.world + self.together.rank
         size = len(batch.pixels)
         rows = slice(part * size, (part + 1) * size)
+        return TokenMask(visible=whole.visible[rows], hidden=whole.hidden[rows])
+
+    def _validation_mask(self, batch: PixelBatch, index: int) -> TokenMask:
+        """Return the masks of these samples, the same at every validation."""
+        world = self.together.world
+        size = self.training_config.batch_size // (self.passes * world)
+        rows = torch.arange(len(batch.pixels), device=batch.pixels.device)
+        rows = (index * size + rows) * world + self.together.rank
+        # Shares are rounded up, so that all processes have equally many: twice is room
+        # enough, and the draw the same for any number of processes.
+        count = 2 * self.validation_crops
+        whole = self._draw(batch, count, (VALIDATION, 0))
+        rows = rows % count
         return TokenMask(visible=whole.visible[rows], hidden=whole.hidden[rows])
 
     def _draw(self, batch: PixelBatch, count: int, key: tuple[int, int]) -> TokenMask:

@@ -126,6 +126,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # Convolutions of one channel, in channels-last order: a matter of speed.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
             yield
     finally:
         for log, level in zip(loggers, levels, strict=True):
