@@ -43,7 +43,10 @@ class TrainingResult:
 
 
 def write_record(folder: RunFolder, kind: str, result: TrainingResult) -> None:
-    """Keep what a run did."""
+    """Keep what a run did; one that has ended needs no state any more.
+
+    The state goes last: a run that is killed before goes on with it, and ends again.
+    """
     content = {
         "kind": kind,
         **{f.name: getattr(result, f.name) for f in fields(result)},
@@ -52,6 +55,8 @@ def write_record(folder: RunFolder, kind: str, result: TrainingResult) -> None:
         "config": result.config.to_dict(),
     }
     write_json(folder.record, content)
+    if result.stopped != "stopped":
+        folder.state.unlink(missing_ok=True)
 
 
 def finished_result(folder: RunFolder, kind: str) -> TrainingResult | None:
