@@ -404,10 +404,23 @@ class LabelClasses:
     """Colours of the labels 1..K, where the file says."""
 
 
-def label_classes(annotations: Annotations) -> LabelClasses:
-    """Find the largest label of annotations, and the names where they have them."""
+def label_classes(
+    annotations: Annotations, should_stop: StopFn = never_stop
+) -> LabelClasses:
+    """Find the largest label of annotations, and the names where they have them.
+
+    Label images are scanned, but once.
+
+    Raises
+    ------
+    Cancelled
+        If ``should_stop``, which is asked before each block, says so.
+    """
     from .annotation_index import largest_label
 
+    known = annotations.__dict__
+    if "_largest" not in known:
+        known["_largest"] = largest_label(annotations, should_stop)
     return LabelClasses(
-        largest_label(annotations), annotations.class_names, annotations.class_colors
+        known["_largest"], annotations.class_names, annotations.class_colors
     )

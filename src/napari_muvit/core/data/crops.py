@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..config import ModelConfig, NormalisationMode
 from ..errors import ConfigError
 from ..geometry import Box, NestedCrop
+from ..progress import StopFn, check_stop, never_stop
 from .block_cache import Pixels
 from .pyramid import Pyramid
 from .tissue import cheap_to_look_at
@@ -82,7 +83,10 @@ def resolve_mode(mode: NormalisationMode, pyramid: Pyramid) -> NormalisationMode
 
 
 def estimate_normalisation(
-    pyramid: Pyramid, mode: NormalisationMode, seed: int = 0
+    pyramid: Pyramid,
+    mode: NormalisationMode,
+    seed: int = 0,
+    should_stop: StopFn = never_stop,
 ) -> SlideNormalisation:
     """Find a slide's normalisation: once per slide, never per tile.
 
@@ -94,6 +98,8 @@ def estimate_normalisation(
     ------
     ConfigError
         If the slide holds no finite pixel.
+    Cancelled
+        If ``should_stop``, which is asked before each piece, says so.
     """
     channels = pyramid.num_channels
     mode = resolve_mode(mode, pyramid)
@@ -101,9 +107,10 @@ def estimate_normalisation(
         return SlideNormalisation((0.0,) * channels, (1.0,) * channels)
     if mode == "uint8":
         return SlideNormalisation((0.0,) * channels, (255.0,) * channels)
-    pieces = _sample_pixels(pyramid, seed)
+    pieces = _sample_pixels(pyramid, seed, should_stop)
     low, high = [], []
     for channel in range(channels):
+        check_stop(should_stop)
         # One at a time: a stained tissue may have a hundred of them.
         values = np.concatenate([piece[channel].ravel() for piece in pieces])
         values = values.astype(np.float32, copy=False)
@@ -121,7 +128,7 @@ def estimate_normalisation(
     return SlideNormalisation(tuple(low), tuple(high))
 
 
-def _sample_pixels(pyramid: Pyramid, seed: int) -> list[Pixels]:
+def _sample_pixels(pyramid: Pyramid, seed: int, should_stop: StopFn) -> list[Pixels]:
     """Random pieces of the finest level, each (C, *spatial)."""
     level = pyramid.levels[0].source
     shape = pyramid.shape
@@ -131,6 +138,7 @@ def _sample_pixels(pyramid: Pyramid, seed: int) -> list[Pixels]:
     edges = _piece_edges(shape)
     pieces = []
     for _ in range(SAMPLE_PIXELS // math.prod(edges)):
+        check_stop(should_stop)
         lower = [
             int(rng.integers(0, n - e + 1)) for n, e in zip(shape, edges, strict=True)
         ]

@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import Box, Vector
+from ..progress import StopFn, check_stop, never_stop
 from .pyramid import Pyramid
 
 LONGEST = 1024
 """Pixels of the mask along the longest axis."""
+STRIP = 64
+"""Rows of the mask that are read at a time where that is not cheap."""
 CHEAP_PIXELS = 2**25
 """Read in a second or two."""
 GLASS = 200.0
@@ -115,7 +118,9 @@ def cheap_to_look_at(pyramid: Pyramid) -> bool:
     return math.prod((finer or [pyramid.shape])[-1]) <= CHEAP_PIXELS
 
 
-def find_tissue(pyramid: Pyramid, longest: int = LONGEST) -> TissueMask:
+def find_tissue(
+    pyramid: Pyramid, longest: int = LONGEST, should_stop: StopFn = never_stop
+) -> TissueMask:
     """Look at the whole slide once, coarsely.
 
     Reads the nearest finer stored level, in bounded pieces: cheap where there is a
@@ -127,11 +132,18 @@ def find_tissue(pyramid: Pyramid, longest: int = LONGEST) -> TissueMask:
         The slide.
     longest
         Pixels of the mask along the longest axis; fewer for smaller slides.
+    should_stop
+        Asked while a slide without coarse levels is read.
 
     Returns
     -------
     TissueMask
         All true where no background is found.
+
+    Raises
+    ------
+    Cancelled
+        If ``should_stop`` said so.
     """
     extent = pyramid.extent
     factor = max(1.0, max(extent.shape) / longest)
@@ -139,7 +151,7 @@ def find_tissue(pyramid: Pyramid, longest: int = LONGEST) -> TissueMask:
     # A whole number of pixels may reach a little beyond the slide.
     upper = tuple(v + n * factor for v, n in zip(extent.lower, shape, strict=True))
     box = Box(extent.lower, upper)
-    picture = pyramid.read(box, factor, shape, fill=np.nan)
+    picture = _look(pyramid, box, factor, shape, should_stop)
     known = picture[np.isfinite(picture)]
     picture[~np.isfinite(picture)] = np.median(known) if len(known) else 0.0
     if pyramid.rgb and pyramid.dtype != np.uint8:
@@ -153,6 +165,27 @@ def find_tissue(pyramid: Pyramid, longest: int = LONGEST) -> TissueMask:
     if mask.all() or background == "none":
         return TissueMask(np.ones(shape, dtype=bool), box, "none")
     return TissueMask(_tidied(mask), box, background)  # type: ignore[arg-type]
+
+
+def _look(
+    pyramid: Pyramid,
+    box: Box,
+    factor: float,
+    shape: list[int],
+    should_stop: StopFn,
+) -> Floats:
+    """Read the whole slide, (C, *shape); NaN beyond it."""
+    if cheap_to_look_at(pyramid):
+        return pyramid.read(box, factor, shape, fill=np.nan)
+    strips = []
+    for first in range(0, shape[0], STRIP):
+        check_stop(should_stop)
+        rows = min(STRIP, shape[0] - first)
+        start = box.lower[0] + first * factor
+        strip = Box((start, *box.lower[1:]), (start + rows * factor, *box.upper[1:]))
+        part = pyramid.read(strip, factor, [rows, *shape[1:]], fill=np.nan)
+        strips.append(part)
+    return np.concatenate(strips, axis=1)
 
 
 def _is_dark(picture: Floats) -> bool:

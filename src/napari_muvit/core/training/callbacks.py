@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
-from torch import Tensor, nn
 
 from ..errors import Cancelled
 from ..lock import OutputLock
-from ..model.layers import ConvBlock
-from ..model.transformer import Block
-from ..progress import Progress, ProgressFn, StopFn, check_stop
+from ..progress import Progress, ProgressFn, StopFn
 from .base_module import Metrics, TrainingModule
 from .budget import Budget
 from .course import Course
@@ -29,40 +25,11 @@ RATE_STEPS = 20
 """Steps over which the speed is averaged."""
 
 
-@contextmanager
-def stoppable(model: nn.Module, should_stop: StopFn) -> Iterator[None]:
-    """Ask ``should_stop`` inside forward and backward passes.
-
-    A step of a large model on a CPU takes minutes; a stop may not.
-    """
-
-    def before(_module: nn.Module, _inputs: Any) -> None:
-        check_stop(should_stop)
-
-    def on_gradient(_gradient: Tensor) -> None:
-        check_stop(should_stop)
-
-    def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(on_gradient)
-
-    handles = [m.register_forward_pre_hook(before) for m in model.modules()]
-    handles += [
-        m.register_forward_hook(after)
-        for m in model.modules()
-        if isinstance(m, (Block, ConvBlock))
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 class StopCallback(L.Callback):
     """Raise `Cancelled` between batches, in all processes at once.
 
-    Lightning's own flag would wait for the end of a validation.
+    Lightning's own flag would wait for the end of a validation. It is the last of the
+    callbacks: a step that has been taken has to be counted before it stops.
     """
 
     def __init__(self, should_stop: StopFn, together: Together) -> None:

@@ -25,7 +25,6 @@ from .callbacks import (
     StepCallback,
     StopCallback,
     ValidationCallback,
-    stoppable,
 )
 from .course import Course
 from .distributed import is_first_process
@@ -37,6 +36,7 @@ from .run_folder import RunFolder
 from .run_log import RunLog
 from .samples import RankShare, Remembered, count_validation_crops
 from .state import RunState, read_state
+from .stoppable import stoppable
 from .trainer import make_trainer, quiet
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Run:
         stop = StopCallback(self.should_stop, together)
         with quiet():
             trainer = make_trainer(
-                config, job.device, [SignalCallback(), stop, steps, judge, keep],
+                config, job.device, [SignalCallback(), steps, judge, keep, stop],
                 job.passes, job.folder.private,
             )  # fmt: skip
         together.attach(trainer)

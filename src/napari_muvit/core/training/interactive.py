@@ -40,7 +40,7 @@ from ..progress import (
     never_stop,
 )
 from .budget import Budget
-from .callbacks import progress_event, stoppable
+from .callbacks import progress_event
 from .ema import WeightAverage
 from .modules import FineTuneModule, class_weights
 from .prepare import (
@@ -54,6 +54,7 @@ from .prepare import (
 )
 from .samples import augmentation_of
 from .start import Start, choose_config, initial_model, reads_zero_as_background
+from .stoppable import stoppable
 from .trainer import threads
 
 WARMUP_STEPS = 20

@@ -17,8 +17,8 @@ from ..config import ModelConfig, TrainingConfig
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..progress import StopFn, check_stop, never_stop
 from .budget import Budget
-from .callbacks import stoppable
 from .engine import Job
+from .stoppable import stoppable
 
 SLOW_SECONDS = 5.0
 """A first pass that takes longer is not repeated: it tells enough."""

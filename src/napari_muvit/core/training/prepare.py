@@ -60,8 +60,10 @@ class PreparedData:
     notes: tuple[str, ...]
 
 
-def open_images(images: Sequence[ImageSource]) -> list[Pyramid]:
-    """Open every image.
+def open_images(
+    images: Sequence[ImageSource], should_stop: StopFn = never_stop
+) -> list[Pyramid]:
+    """Open every image; asks before each whether to stop.
 
     Raises
     ------
@@ -72,7 +74,11 @@ def open_images(images: Sequence[ImageSource]) -> list[Pyramid]:
         images = [images]
     if not images:
         raise PyramidError("No image was given; at least one is needed.")
-    return [open_pyramid(image) for image in images]
+    opened = []
+    for image in images:
+        check_stop(should_stop)
+        opened.append(open_pyramid(image))
+    return opened
 
 
 def open_annotations(
@@ -233,6 +239,7 @@ def prepare(
     notes += _size_notes(images, config)
     slides = []
     for image, marks in zip(images, annotations, strict=True):
+        check_stop(should_stop)
         view = image.viewed_at(config.pixel_size)
         _check_slide(view, config, notes)
         if any(not math.isclose(z, 1.0) for z in view.zoom):
@@ -243,7 +250,9 @@ def prepare(
             )
         except AnnotationError as error:
             raise AnnotationError(f"{image.name}: {error}") from error
-        normalisation = estimate_normalisation(view, config.normalisation)
+        normalisation = estimate_normalisation(
+            view, config.normalisation, should_stop=should_stop
+        )
         slides.append(TrainingSlide(view, marks, normalisation, index))
     counts = np.sum([slide.index.counts for slide in slides], axis=0)
     if counts[1:].sum() == 0:
@@ -293,8 +302,10 @@ def prepare_unlabelled(
         check_stop(should_stop)
         view = image.viewed_at(config.pixel_size)
         _check_slide(view, config, notes)
-        normalisation = estimate_normalisation(view, config.normalisation)
-        where = find_tissue(view) if tissue else None
+        normalisation = estimate_normalisation(
+            view, config.normalisation, should_stop=should_stop
+        )
+        where = find_tissue(view, should_stop=should_stop) if tissue else None
         slides.append(PlainSlide(view, normalisation, where))
     return tuple(slides), _with_background(slides, config), tuple(dict.fromkeys(notes))
 

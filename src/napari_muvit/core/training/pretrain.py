@@ -102,6 +102,8 @@ def pretrain(
     done = finished_result(folder, "pretrain") if resume else None
     if done is not None:
         return done
+    if not is_first_process(config):
+        on_progress = ignore_progress
     ready = check_pretraining(
         images,
         config,
@@ -161,14 +163,14 @@ def check_pretraining(
     folder = RunFolder(Path(out))
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
-    pyramids = open_images(images)
+    pyramids = open_images(images, should_stop)
     chosen = _config_for(model, pyramids)
     # Tissue is looked for once the coarse levels are there.
     prepare = partial(prepare_unlabelled, tissue=False, should_stop=should_stop)
     slides, completed, notes = prepare(pyramids, chosen)
     validation: tuple[PlainSlide, ...] = ()
     if len(val_images):
-        validation, _, more = prepare(open_images(val_images), completed)
+        validation, _, more = prepare(open_images(val_images, should_stop), completed)
         notes = tuple(dict.fromkeys((*notes, *more)))
     else:
         notes = (*notes, "Validation is on other crops of the same slides.")
@@ -207,7 +209,9 @@ def _ready_slides(
         found = []
         for slide in kept:
             check_stop(should_stop)
-            where = find_tissue(slide.pyramid) if tissue else None
+            where = (
+                find_tissue(slide.pyramid, should_stop=should_stop) if tissue else None
+            )
             found.append(dataclasses.replace(slide, tissue=where))
         return tuple(found)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..config import ModelConfig, TrainingConfig
-from ..data.annotations import Annotations
+from ..data.annotations import Annotations, label_classes
 from ..data.cache_settings import CacheSettings
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
@@ -123,6 +123,8 @@ def finetune(
     done = finished_result(folder, "finetune") if resume else None
     if done is not None:
         return done
+    if not is_first_process(config):
+        on_progress = ignore_progress
     ready = check_training(
         images,
         annotations,
@@ -182,7 +184,7 @@ def check_training(
     folder = RunFolder(Path(out))
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
-    pyramids = open_images(images)
+    pyramids = open_images(images, should_stop)
     zero = reads_zero_as_background(model, start)
     marks = open_annotations(
         annotations,
@@ -190,12 +192,18 @@ def check_training(
         zero_is_background=zero,
         classes=given_class_names(model, start),
     )
+    if not isinstance(model, ModelConfig) and not any(m.class_names for m in marks):
+        for each in marks:
+            # Large ones take long to be looked through, and are only once.
+            label_classes(each, should_stop)
     model_config = choose_config(model, start, pyramids, marks)
     pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
     data = prepare(pyramids, marks, model_config, config.seed, should_stop)
     passes = config.accumulate or 1
     _check_batch(data.config, config, passes)
-    validation = prepare_validation(val_images, val_annotations, data, config.seed)
+    validation = prepare_validation(
+        val_images, val_annotations, data, config.seed, should_stop
+    )
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
     segmenter = initial_model(data.config, start, on_progress)

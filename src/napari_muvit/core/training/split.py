@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..config import TrainingConfig
 from ..data.datasets import SegmentationDataset
 from ..data.sampling import CropSampler, HoldOut, TrainingSlide, hold_out
+from ..progress import StopFn, never_stop
 from .prepare import (
     ImageSource,
     LabelSource,
@@ -23,11 +24,12 @@ def prepare_validation(
     annotations: Sequence[LabelSource],
     data: PreparedData,
     seed: int,
+    should_stop: StopFn = never_stop,
 ) -> tuple[TrainingSlide, ...]:
     """Open the validation slides, with the same checks as the training slides."""
     if not len(images) and not len(annotations):
         return ()
-    pyramids = open_images(images) if len(images) else []
+    pyramids = open_images(images, should_stop) if len(images) else []
     zero = data.config.zero_is_background
     marks = open_annotations(
         annotations,
@@ -36,7 +38,7 @@ def prepare_validation(
         classes=data.config.names,
         purpose="validation",
     )
-    return prepare(pyramids, marks, data.config, seed).slides
+    return prepare(pyramids, marks, data.config, seed, should_stop).slides
 
 
 def build_datasets(
