@@ -95,7 +95,7 @@ class TurningDataset(Dataset[CropBatch]):
             amount = self.augmentation.intensity_jitter
             stacked = jitter_contrast(stacked, background, amount, rng)
         turn = Turn.none(2)
-        if self.augmentation.flips:
+        if self.augmentation.flips and not self.turning.mirror:
             turn = Turn.draw(rng, 2)
         array = turn.boxes(np.stack(boxes))
         array = (array - array[:1, :1]).astype(np.float32)

@@ -97,9 +97,11 @@ def dataset(
         slides, config, foreground_share=recipe.foreground_share, seed=seed
     )
     augmentation = Augmentation(
-        flips=recipe.flips, intensity_jitter=recipe.intensity_jitter
+        flips=recipe.flips or recipe.mirror,
+        upright=recipe.mirror,
+        intensity_jitter=recipe.intensity_jitter,
     )
-    if recipe.angle or recipe.zoom or recipe.mirror:
+    if recipe.angle or recipe.zoom:
         turning = Turning(recipe.angle, recipe.zoom, recipe.mirror)
         return TurningDataset(sampler, config, augmentation, turning)
     return SegmentationDataset(sampler, config, augmentation=augmentation)
@@ -207,6 +209,10 @@ class Trained:
     cpu_seconds: float
 
 
+def _ignore(_curve: list[dict[str, Any]], _model: MuViTSegmenter) -> None:
+    pass
+
+
 def train(
     model: MuViTSegmenter,
     slides: Sequence[TrainingSlide],
@@ -218,7 +224,7 @@ def train(
     points: int = 6,
     crops: int = 96,
     coarse_labels: bool = False,
-    stop: Callable[[list[dict[str, Any]]], bool] = lambda _: False,
+    on_score: Callable[[list[dict[str, Any]], MuViTSegmenter], None] = _ignore,
 ) -> Trained:
     """Train; score fixed crops of other images ``points`` times on the way.
 
@@ -238,8 +244,8 @@ def train(
         Scores on the way, and crops of each.
     coarse_labels
         Show the coarse levels' labels whatever the configuration says.
-    stop
-        Asked with the curve after each score; ends the run early.
+    on_score
+        Called with the curve and the averaged model after each score.
     """
     counts = np.sum([slide.index.counts for slide in slides], axis=0)
     weights = class_weights(config, counts.tolist(), recipe.foreground_weight)
@@ -280,8 +286,7 @@ def train(
             mean = crop_scores(average.model, fixed, weights, recipe)
             row["ema_loss"], row["ema_mDSC"] = mean["loss"], mean["mDSC"]
             curve.append(row)
-            if stop(curve):
-                break
+            on_score(curve, average.model)
     return Trained(model.eval(), average.model, curve, step, round(spent, 1))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -140,6 +141,10 @@ ARMS: Mapping[str, Arm] = {
             "encoder_learning_rate": 1.2e-3,
         }
     ),
+    "mirror_8": Arm(recipe={"flips": False, "mirror": True, "batch_size": 8}),
+    "lean_mirror_8": Arm(
+        recipe={"flips": False, "mirror": True, "batch_size": 8}, patch=lean_pyramid
+    ),
     "no_flips": Arm(recipe={"flips": False}),
     "mirror": Arm(recipe={"flips": False, "mirror": True}),
     "turns": Arm(recipe={"flips": False, "mirror": True, "angle": 15.0, "zoom": 0.1}),
@@ -188,9 +193,15 @@ def run(
     with arm.patch():
         model = build_model(data.config)
         before = pretrained(model, data, arm.mae_steps, seed)
+        folder = work / "models" / f"{kind}_{name}_{seed}"
+
+        def keep(curve: list[dict[str, Any]], average: MuViTSegmenter) -> None:
+            save_model(average, folder)
+            (folder / "curve.json").write_text(json.dumps(curve))
+
         done = train(
             model, data.slides, test, data.config, recipe, seed=seed, points=points,
-            coarse_labels=arm.coarse_labels,
+            coarse_labels=arm.coarse_labels, on_score=keep,
         )  # fmt: skip
         row: dict[str, Any] = {
             "task": kind,
@@ -203,9 +214,6 @@ def run(
             "mae_cpu_seconds": round(before, 1),
             "curve": done.curve,
         }
-        folder = work / "models" / f"{kind}_{name}_{seed}_{done.steps}"
-        save_model(done.model, folder)
-        save_model(done.average, folder.with_name(f"{folder.name}_ema"))
         if whole:
             row["whole_ema"] = whole_images(done.average, task.test)
     return row
