@@ -47,7 +47,7 @@ from napari_muvit.core.model.transfer import load_encoder_into
 from napari_muvit.core.training.prepare import prepare
 
 RESULTS = Path(__file__).parent / "results" / "few_labels.jsonl"
-MAE_STEPS = 1500
+MAE_STEPS = 1000
 RADIUS = 2
 """Of the brush, pixels."""
 ARMS = ("context", "mae", "single", "single_mae")
@@ -153,13 +153,12 @@ def run(
         folder, cost = encoder_of(task, work, seed)
         encoder = load_model(folder, MuViTEncoder).extract_levels(factors)
         load_encoder_into(model, encoder)
-    recipe = Recipe(steps=steps)
-    done = train(model, data.slides, test, data.config, recipe, seed=seed, points=4)
+    recipe = Recipe(steps=steps, bfloat16=True)
+    done = train(model, data.slides, test, data.config, recipe, seed=seed, points=2)
     return {
         "labels": kind, "arm": arm, "seed": seed, "steps": steps,
         "labelled_share": round(share, 5), "mae_steps": MAE_STEPS if cost else 0,
         "mae_cpu_seconds": cost, "cpu_seconds": done.cpu_seconds, "curve": done.curve,
-        "whole_ema": whole_images(done.average, task.test),
         "whole": whole_images(done.model, task.test),
     }  # fmt: skip
 

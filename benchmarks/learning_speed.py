@@ -4,7 +4,7 @@ Appends one JSON line a run to ``results/learning_speed.jsonl`` and skips what i
 
     python benchmarks/learning_speed.py --work WORK [--data DATA] --task synthetic
            --arms base,single,naive [--seeds 0,1,2]
-           [--steps N | --cpu SECONDS] [--whole]
+           [--steps N | --cpu SECONDS] [--whole last|ema|both]
 
 ``DATA`` holds ``brain_sections`` and ``glomeruli_pas``, which are not part of this
 project. Recipes are chosen on ``brain_choice``: sections that are held out from the
@@ -179,7 +179,7 @@ ARMS: Mapping[str, Arm] = {
 
 def run(
     name: str, arm: Arm, kind: str, task: Task, seed: int, recipe: Recipe,
-    work: Path, whole: bool, points: int,
+    work: Path, whole: str | None, points: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Train one arm; return a row of the results."""
     slides, labels = opened(task.train)
@@ -214,7 +214,9 @@ def run(
             "mae_cpu_seconds": round(before, 1),
             "curve": done.curve,
         }
-        if whole:
+        if whole in ("last", "both"):
+            row["whole"] = whole_images(done.model, task.test)
+        if whole in ("ema", "both"):
             row["whole_ema"] = whole_images(done.average, task.test)
     return row
 
@@ -244,7 +246,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--cpu", type=float)
-    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--whole", choices=("last", "ema", "both"))
     parser.add_argument("--points", type=int, default=3)
     parser.add_argument("--bfloat16", action="store_true")
     arguments = parser.parse_args()

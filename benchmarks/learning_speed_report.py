@@ -67,7 +67,11 @@ def _table(task: str, rows: list[Row]) -> str:
         last = [r["curve"][-1] for r in runs]
         name = f"{arm}, bfloat16" if bfloat16 else arm
         levels = ", ".join(map(str, runs[0]["levels"]))
-        whole = [r["whole_ema"]["mDSC_without_first"] for r in runs if "whole_ema" in r]
+        whole = [
+            max(r[k]["mDSC_without_first"] for k in ("whole", "whole_ema") if k in r)
+            for r in runs
+            if "whole" in r or "whole_ema" in r
+        ]
         loss = (
             _mean([c["train_loss"] for c in last]),
             _mean([c["loss"] for c in last]),
@@ -111,7 +115,7 @@ def _few_table(rows: list[Row]) -> str:
         if not runs:
             continue
         cells = [
-            _spread([r["whole_ema"]["mDSC"] for r in runs if r["arm"] == arm])
+            _spread([r["whole"]["mDSC"] for r in runs if r["arm"] == arm])
             for arm in arms
         ]
         name = kind if kind == "strokes" else f"{kind} image{'s' * (kind != '1')}"
@@ -168,7 +172,7 @@ def _plot_few(rows: list[Row]) -> None:
             continue
         found = defaultdict(list)
         for run in runs:
-            found[run["labels"]].append(run["whole_ema"]["mDSC"])
+            found[run["labels"]].append(run["whole"]["mDSC"])
         counts = [k for k in LABELS[:-1] if k in found]
         means = [_mean(found[k]) for k in counts]
         axis.plot([int(k) for k in counts], means, marker="o", color=colour, label=name)
