@@ -44,9 +44,9 @@ from learning_paper_arms import (
     together,
     unetr_token_heads,
 )
-from real_slides import BRAIN_CLASSES, GLOMERULI_TEST, labels_of
+from real_slides import BRAIN_CLASSES, GLOMERULI_TEST, draw, labels_of
 
-from napari_muvit.core import ModelConfig, model_config_for, save_model, write_synthetic
+from napari_muvit.core import model_config_for, save_model, write_synthetic
 from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 from napari_muvit.core.model.transfer import load_encoder_into
 from napari_muvit.core.training.prepare import prepare
@@ -215,10 +215,19 @@ def run(
             "curve": done.curve,
         }
         if whole in ("last", "both"):
-            row["whole"] = whole_images(done.model, task.test)
+            row["whole"] = pictured(done.model, task, folder / "last")
         if whole in ("ema", "both"):
-            row["whole_ema"] = whole_images(done.average, task.test)
+            row["whole_ema"] = pictured(done.average, task, folder / "ema")
     return row
+
+
+def pictured(model: MuViTSegmenter, task: Task, folder: Path) -> dict[str, Any]:
+    """Score whole images; leave the predictions and a picture of some of them."""
+    found = whole_images(model, task.test, keep=folder)
+    images = [image for image, _ in task.test]
+    outs = [folder / f"{image.stem}.zarr" for image in images]
+    draw(images, [p for _, p in task.test], outs, folder.with_suffix(".png"))
+    return found
 
 
 def pretrained(model: MuViTSegmenter, data: Any, steps: int, seed: int) -> float:
@@ -228,12 +237,6 @@ def pretrained(model: MuViTSegmenter, data: Any, steps: int, seed: int) -> float
     mae, spent = pretrain_mae(data.slides, data.config, steps=steps, seed=seed)
     load_encoder_into(model, mae.encoder)
     return spent
-
-
-def config_of(task: Task, **changes: Any) -> ModelConfig:
-    """Configuration of the preset ``tiny`` for a task."""
-    slides, labels = opened(task.train)
-    return model_config_for("tiny", slides, labels, classes=task.classes, **changes)
 
 
 def main() -> None:
