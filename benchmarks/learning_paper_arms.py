@@ -22,6 +22,7 @@ from napari_muvit.core.model.layers import ConvBlock, conv, upsample
 from napari_muvit.core.model.mask2former import Mask2FormerDecoder
 from napari_muvit.core.model.pyramid_decoder import LevelDecoder
 from napari_muvit.core.model.rope import patch_positions
+from napari_muvit.core.model.segmenter import MuViTSegmenter
 from napari_muvit.core.model.unetr import UNETRDecoder
 
 Patches = contextlib.AbstractContextManager[Any]
@@ -198,6 +199,16 @@ def lean_pyramid() -> Iterator[None]:
         yield
     finally:
         pyramid_decoder.LevelDecoder = real  # type: ignore[misc]
+
+
+def root_of_pixels() -> Patches:
+    """Square roots of the pixels: faint tissue beside bright cells."""
+    real = MuViTSegmenter.level_logits
+
+    def level_logits(self: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> Any:
+        return real(self, x.sign() * x.abs().sqrt(), bboxes)
+
+    return replaced(MuViTSegmenter, "level_logits", level_logits)
 
 
 def together(*patches: Callable[[], Patches]) -> Callable[[], Patches]:

@@ -41,6 +41,7 @@ from learning_paper_arms import (
     lean_pyramid,
     mask2former_heads,
     mlp_stem,
+    root_of_pixels,
     together,
     unetr_token_heads,
 )
@@ -147,6 +148,19 @@ ARMS: Mapping[str, Arm] = {
     ),
     "no_flips": Arm(recipe={"flips": False}),
     "mirror": Arm(recipe={"flips": False, "mirror": True}),
+    "root_mirror_8": Arm(
+        recipe={"flips": False, "mirror": True, "batch_size": 8}, patch=root_of_pixels
+    ),
+    "turns_8": Arm(
+        recipe={
+            "flips": False,
+            "mirror": True,
+            "batch_size": 8,
+            "angle": 15.0,
+            "zoom": 0.1,
+            "intensity_jitter": 0.2,
+        }
+    ),
     "turns": Arm(recipe={"flips": False, "mirror": True, "angle": 15.0, "zoom": 0.1}),
     "balanced": Arm(recipe={"foreground_share": 0.9}),
     "anywhere": Arm(recipe={"foreground_share": 0.0}),
