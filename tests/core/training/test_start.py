@@ -24,6 +24,7 @@ from napari_muvit.core.model.reference import export_reference_checkpoint
 from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 from napari_muvit.core.presets import PRESETS
 from napari_muvit.core.progress import Progress, ignore_progress
+from napari_muvit.core.settings import RunSettings, read_settings, write_settings
 from napari_muvit.core.training import finetune
 from napari_muvit.core.training.continued import continued_fields, fitting_widths
 from napari_muvit.core.training.prepare import open_annotations
@@ -295,6 +296,19 @@ def test_the_decoder_fits_the_patch_and_the_heads(edge: Any, decoder: str) -> No
     report = start_segmenter(found, start, ignore_progress).report
     assert report is not None
     assert report.encoder_is_whole
+
+
+@pytest.mark.parametrize("kind", [None, MuViTSegmenter, MuViTMAE, MuViTEncoder])
+def test_a_stored_configuration_asked_for_again_is_itself(
+    kind: Any, tmp_path: Path
+) -> None:
+    # As when a run is repeated from its settings.
+    start = None if kind is None else kind(dataclasses.replace(EARLIER, mae_dim=16))
+    first = chosen(start, names=("a", "b"), changes={"scale_factors": (1, 8)})
+    settings = RunSettings(model=first.to_dict())
+    stored = read_settings(write_settings(tmp_path / "c.yaml", settings)).model
+    assert chosen(start, names=("a", "b"), changes=stored) == first
+    assert choose_mae_config(None, start, [slide()], changes=stored) == first
 
 
 def test_fitting_widths() -> None:
