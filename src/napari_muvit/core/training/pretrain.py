@@ -17,11 +17,9 @@ import torch
 from ..config import ModelConfig, TrainingConfig
 from ..data.cache_settings import CacheSettings
 from ..data.datasets import MAEDataset
-from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, UniformSampler
 from ..data.tissue import find_tissue
 from ..model.mae import MuViTMAE
-from ..presets import preset
 from ..progress import (
     Progress,
     ProgressFn,
@@ -44,7 +42,7 @@ from .result import TrainingResult, finished_result, write_record
 from .run import check_machine
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
-from .start import Start
+from .start import Start, choose_mae_config, start_mae
 from .trainer import threads
 
 
@@ -139,6 +137,8 @@ class ReadyToPretrain:
     """Where it will run."""
     passes: int
     """Of a step."""
+    start: str = ""
+    """What was taken over."""
 
 
 def check_pretraining(
@@ -162,7 +162,7 @@ def check_pretraining(
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
-    chosen = _config_for(model, pyramids)
+    chosen = choose_mae_config(model, start, pyramids)
     # Tissue is looked for once the coarse levels are there.
     prepare = partial(prepare_unlabelled, tissue=False, should_stop=should_stop)
     slides, completed, notes = prepare(pyramids, chosen)
@@ -174,23 +174,15 @@ def check_pretraining(
         notes = (*notes, "Validation is on other crops of the same slides.")
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
-    mae = MuViTMAE(completed)
-    check_room(folder, mae, config)
+    initial = start_mae(completed, start, on_progress)
+    check_room(folder, initial.model, config)
     for note in notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToPretrain(
-        mae=mae, config=completed, slides=slides, validation=validation, notes=notes,
-        device=device, passes=config.accumulate or 1,
+        mae=initial.model, config=completed, slides=slides, validation=validation,
+        notes=notes, device=device, passes=config.accumulate or 1,
+        start=initial.report.summary() if initial.report else "",
     )  # fmt: skip
-
-
-def _config_for(
-    model: ModelConfig | str | None, images: Sequence[Pyramid]
-) -> ModelConfig:
-    if isinstance(model, ModelConfig):
-        return model
-    values = {**preset(model or "tiny").model, "in_channels": images[0].num_channels}
-    return ModelConfig.from_dict(values)
 
 
 def _ready_slides(

@@ -48,9 +48,9 @@ from .split import build_datasets, prepare_validation
 from .start import (
     Start,
     choose_config,
-    given_class_names,
-    initial_model,
+    preferred_class_names,
     reads_zero_as_background,
+    start_segmenter,
 )
 from .trainer import check_trainer, threads
 
@@ -158,6 +158,8 @@ class ReadyToTrain:
     """Where it will run."""
     passes: int
     """Of a step: how often a part of its crops goes through the network."""
+    start: str = ""
+    """What was taken over."""
 
 
 def check_training(
@@ -188,7 +190,8 @@ def check_training(
         annotations,
         pyramids,
         zero_is_background=zero,
-        classes=given_class_names(model, start),
+        classes=model.names if isinstance(model, ModelConfig) else None,
+        preferred=preferred_class_names(model, start),
     )
     model_config = choose_config(model, start, pyramids, marks)
     pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
@@ -198,16 +201,17 @@ def check_training(
     validation = prepare_validation(val_images, val_annotations, data, config.seed)
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
-    segmenter = initial_model(data.config, start, on_progress)
-    check_room(folder, segmenter, config)
+    initial = start_segmenter(data.config, start, on_progress)
+    check_room(folder, initial.model, config)
     for note in data.notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToTrain(
-        segmenter=segmenter,
+        segmenter=initial.model,
         data=data,
         validation=validation,
         device=device,
         passes=passes,
+        start=initial.report.summary() if initial.report else "",
     )
 
 
