@@ -60,6 +60,12 @@ from .trainer import check_trainer, threads
 __all__ = ["ReadyToTrain", "TrainingResult", "check_training", "finetune"]
 
 
+FROZEN_UNTRAINED = (
+    "The encoder stays as it is (--freeze), but a part of it or all of it is untrained: "
+    "start from a pretrained one (--start), or let it learn."
+)
+
+
 def finetune(
     images: Sequence[ImageSource],
     annotations: Sequence[LabelSource],
@@ -219,6 +225,10 @@ def check_training(
     L.seed_everything(config.seed, verbose=False)
     initial = start_segmenter(data.config, start, on_progress)
     check_room(folder, initial.model, config)
+    if config.freeze_encoder and not (
+        initial.report is not None and initial.report.encoder_is_whole
+    ):
+        data = dataclasses.replace(data, notes=(*data.notes, FROZEN_UNTRAINED))
     for note in data.notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToTrain(
