@@ -153,7 +153,9 @@ MISTAKES = {
     "no labels": (["finetune", "--images", "IMAGE"], "one label file for each image"),
     "no minutes": (["pretrain", "IMAGE", "--minutes", "0"], "minutes is 0"),
     "no such field": (["pretrain", "IMAGE", "--set", "depht=2"], "depht=2"),
-    "no number": (["pretrain", "IMAGE", "--steps", "1", "--set", "mlp_ratio=two"], "mlp_ratio is 'two'"),
+    "no number": (
+        ["pretrain", "IMAGE", "--steps", "1", "--set", "mlp_ratio=two"],
+        "mlp_ratio is 'two'"),
     "no GPU": (["pretrain", "IMAGE", "--steps", "1", "--device", "cuda"], "cuda"),
     "too many devices": (
         ["pretrain", "IMAGE", "--steps", "1", "--device", "cpu", "--devices", "512",

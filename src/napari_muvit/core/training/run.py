@@ -61,7 +61,7 @@ __all__ = ["ReadyToTrain", "TrainingResult", "check_training", "finetune"]
 
 
 FROZEN_UNTRAINED = (
-    "The encoder stays as it is (--freeze), but a part of it or all of it is untrained: "
+    "The encoder stays as it is (--freeze), but all or a part of it is untrained: "
     "start from a pretrained one (--start), or let it learn."
 )
 
