@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from .record import RunRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 WIDTH, HEIGHT = 10.0, 4.6
 """Inches."""
@@ -46,26 +47,28 @@ def draw_curves(record: RunRecord) -> Figure:
     Figure
         For `save_png` and `png_bytes` of `napari_muvit.core.figures`.
     """
+    from matplotlib.ticker import MaxNLocator
+
     many = len(record.class_names) > COLUMN
     figure = new_figure(WIDTH + (2.5 if many else 0), HEIGHT)
-    mosaic = [["loss", "score"], ["rate", "score"]]
-    axes = figure.subplot_mosaic(mosaic, height_ratios=(4, 1))
+    axes = figure.subplot_mosaic("LS;RS", height_ratios=(4, 1))
+    losses, rate, score = axes["L"], axes["R"], axes["S"]
     last = max(1.0, _last_step(record))
-    _draw_losses(axes["loss"], record)
-    _draw_rate(axes["rate"], record)
+    _draw_losses(losses, record)
+    _draw_rate(rate, record)
     if record.kind == "pretrain":
-        _draw_errors(axes["score"], record)
+        _draw_errors(score, record)
     else:
-        _draw_dice(axes["score"], record)
+        _draw_dice(score, record)
     for part in axes.values():
         part.set_xlim(0, last * 1.02)
-        part.xaxis.get_major_locator().set_params(integer=True)
+        part.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         part.grid(color="#e6e6e6", linewidth=0.6)
         part.set_axisbelow(True)
         part.spines[["top", "right"]].set_visible(False)
-    axes["loss"].tick_params(labelbottom=False)
-    axes["rate"].set_xlabel("step")
-    axes["score"].set_xlabel("step")
+    losses.tick_params(labelbottom=False)
+    rate.set_xlabel("step")
+    score.set_xlabel("step")
     return figure
 
 
@@ -108,7 +111,7 @@ def _draw_losses(axes: Axes, record: RunRecord) -> None:
         _say(axes, "no losses")
 
 
-def _dots(values: Floats) -> dict[str, object]:
+def _dots(values: Floats) -> dict[str, Any]:
     """A single point is no line."""
     few = np.isfinite(values).sum() < 3
     return {"marker": "o", "markersize": 4} if few else {}
@@ -210,7 +213,7 @@ def _mark_best(axes: Axes, record: RunRecord, name: str = "") -> None:
 def _legend(
     axes: Axes,
     record: RunRecord,
-    lines: Sequence[tuple[float, str, object]],
+    lines: Sequence[tuple[float, str, Line2D]],
     digits: int = 3,
 ) -> None:
     """Names with their figures, beside the plot."""

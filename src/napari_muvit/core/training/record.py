@@ -7,7 +7,9 @@ written again long after the run.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import math
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -17,6 +19,8 @@ from ..checks import JsonConfig, finite_json
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..errors import ConfigError
 
+SOFTWARE = ("torch", "lightning", "numpy", "zarr", "tifffile")
+"""Packages whose versions a report gives."""
 Row = Mapping[str, float]
 Counts = tuple[tuple[int, ...], ...]
 
@@ -117,8 +121,13 @@ class RunRecord:
     """Settings of the training, as its configuration's ``to_dict`` gives them."""
     preset: str = ""
     """Preset that the settings began with; empty: the nearest one is found."""
+    training_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings of that preset, to compare with; empty: those of
+    `TrainingConfig` with the preset, for fine-tuning."""
     version: str = __version__
     """Of this package."""
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Versions of what else matters, see `software_versions`."""
     started: str = ""
     """When the run began, UTC, such as ``2026-01-31 12:00``."""
     device: str = ""
@@ -225,6 +234,10 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _text_mapping(values: Any) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in values.items()}
+
+
 def _losses(values: Any) -> StepLosses:
     numbers = ("loss", "learning_rate")
     read = {
@@ -267,29 +280,59 @@ def _counts(values: Any) -> Counts | None:
     return counts
 
 
+def _slides(values: Any) -> tuple[SlideRecord, ...]:
+    return tuple(SlideRecord.from_dict(value) for value in values)
+
+
+def _rows(values: Any) -> tuple[Row, ...]:
+    return tuple(_row(value) for value in values)
+
+
+def _whole_or_none(value: Any) -> int | None:
+    return None if value is None else _whole(value)
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    return {_text(name): value for name, value in values.items()}
+
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "kind": _kind,
-    "model": dict,
-    "training": dict,
+    "model": _mapping,
+    "training": _mapping,
+    "training_defaults": _mapping,
+    "software": _text_mapping,
     "command": _texts,
     "notes": _texts,
-    "slides": lambda values: tuple(SlideRecord.from_dict(v) for v in values),
-    "history": lambda values: tuple(_row(v) for v in values),
+    "slides": _slides,
+    "history": _rows,
     "losses": _losses,
     "best": _row,
     "confusion": _counts,
     "steps": _whole,
     "seconds": _number,
     "cpu_seconds": _number,
-    "peak_memory": lambda value: None if value is None else _whole(value),
+    "peak_memory": _whole_or_none,
 }
 """How each field is read; the others are texts."""
 
 
 def _read(name: str, value: Any) -> Any:
+    reader: Callable[[Any], Any] = _READERS.get(name, _text)
     try:
-        return _READERS.get(name, _text)(value)
+        return reader(value)
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{name} of a run's record cannot be read: {error}.", name
         ) from error
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python, of the system and of the packages that matter most."""
+    found = {"Python": platform.python_version(), "system": platform.platform()}
+    for name in SOFTWARE:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
