@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import functools
 from collections.abc import Sequence
 
@@ -18,7 +17,7 @@ LIGHTEST = 0.62
 """Luminance of the lightest line that is seen well on white."""
 PALETTE = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2",
-    "#7f7f7f", "#bcbd22", "#17becf",
+    "#7f7f7f", "#a3a41d", "#17becf",
 )  # fmt: skip
 """Where the classes have hardly any colours of their own."""
 
@@ -84,15 +83,15 @@ def _darkened(color: str) -> str:
     luminance = 0.3 * red + 0.59 * green + 0.11 * blue
     if luminance <= LIGHTEST:
         return color if len(color) == 7 else _hex(red, green, blue)
-    hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
-    return _hex(*colorsys.hls_to_rgb(hue, light * LIGHTEST / luminance, saturation))
+    share = LIGHTEST / luminance
+    return _hex(red * share, green * share, blue * share)
 
 
 def _hex(*channels: float) -> str:
     return "#" + "".join(f"{round(255 * c):02x}" for c in channels)
 
 
-def smoothed(values: Sequence[float], window: float) -> Floats:
+def smoothed(values: Sequence[float] | Floats, window: float) -> Floats:
     """Mean of the values around each one, the nearer the weightier.
 
     Parameters
@@ -129,7 +128,7 @@ def _running(values: Floats, share: float) -> Floats:
     return out
 
 
-def wants_log(values: Sequence[float], ratio: float = 10.0) -> bool:
+def wants_log(values: Sequence[float], ratio: float = 5.0) -> bool:
     """Whether a log axis shows more: all above zero and far from each other."""
     found = np.asarray(values, dtype=np.float64)
     found = found[np.isfinite(found)]

@@ -22,8 +22,9 @@ WIDTH, HEIGHT = 10.0, 4.6
 COLUMN = 22
 """Names that fit below each other beside the plot."""
 TRAIN, VALIDATION, RATE = "#4c78a8", "#e45756", "#7a7a7a"
-SMOOTHING = 25
-"""The smoothed loss is a mean of about one in so many of all points."""
+SMOOTHING, WINDOW = 25, 10
+"""The smoothed loss is a mean of one in so many of all points, or of so many points
+where there are few."""
 LEVEL_COLORS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02")
 ERROR = "error "
 """Begins the columns of a pretraining's errors, a level each."""
@@ -79,26 +80,35 @@ def _last_step(record: RunRecord) -> float:
 
 def _column(record: RunRecord, name: str) -> Floats:
     """One number a validation; NaN where it is missing."""
-    return np.array([float(row.get(name, math.nan)) for row in record.history])
+    return _finite([float(row.get(name, math.nan)) for row in record.history])
+
+
+def _finite(values: Sequence[float]) -> Floats:
+    """What can be drawn; NaN for the rest."""
+    out = np.array(values, dtype=np.float64)
+    out[~np.isfinite(out)] = np.nan
+    return out
 
 
 def _draw_losses(axes: Axes, record: RunRecord) -> None:
     losses = record.losses
-    raw = np.asarray(losses.loss, dtype=np.float64)
-    smooth = smoothed(losses.loss, len(raw) / SMOOTHING)
+    raw = _finite(losses.loss)
+    window = max(len(raw) / SMOOTHING, min(WINDOW, len(raw) / 6))
+    steps, validation = _column(record, "step"), _column(record, "val_loss")
+    log = wants_log([*raw, *validation])
+    # In the scale of the axis, else the curve would not run through the middle.
+    smooth = np.exp(smoothed(np.log(raw), window)) if log else smoothed(raw, window)
     labels = {}
     if np.isfinite(raw).any():
         labels["training (smoothed)"] = axes.plot(
             losses.step, smooth, color=TRAIN, linewidth=1.8, **_dots(raw)
         )[0]
         axes.plot(losses.step, raw, color=TRAIN, linewidth=0.6, alpha=0.35)
-    steps, validation = _column(record, "step"), _column(record, "val_loss")
     if np.isfinite(validation).any():
         labels["validation"] = axes.plot(
             steps, validation, color=VALIDATION, linewidth=1.4, marker="o", markersize=4
         )[0]
-    shown = [*smooth, *validation]
-    if wants_log(shown) and not (raw <= 0).any():
+    if log:
         axes.set_yscale("log")
     _mark_best(axes, record, "val_loss" if record.kind == "pretrain" else "")
     axes.set_ylabel("loss")
@@ -118,7 +128,7 @@ def _dots(values: Floats) -> dict[str, Any]:
 
 
 def _draw_rate(axes: Axes, record: RunRecord) -> None:
-    rates = np.asarray(record.losses.learning_rate, dtype=np.float64)
+    rates = _finite(record.losses.learning_rate)
     if np.isfinite(rates).any():
         axes.plot(record.losses.step, rates, color=RATE, linewidth=1.2, **_dots(rates))
         axes.set_ylim(0, float(np.nanmax(rates)) * 1.1 or 1.0)

@@ -231,7 +231,7 @@ def level_panels(
     return [
         Panel(
             title=f"level {factor:g}",
-            picture=with_boxes(enlarged(look(level)), boxes[n], boxes[:n]),
+            picture=with_boxes(enlarged(look(level, n)), boxes[n], boxes[:n]),
             note=f"{boxes[n].shape[-2]:g} × {boxes[n].shape[-1]:g} px",
             color=level_color(n),
         )

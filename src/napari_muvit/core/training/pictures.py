@@ -37,6 +37,10 @@ COLOR_NAMES = {
     "#ff3020": "red", "#ffffff": "white",
 }  # fmt: skip
 PERCENTILES = (0.5, 99.7)
+LEAST = 0.2
+"""A level is stretched no further than by this share of what the crop spans."""
+HIDDEN = 190
+"""Grey of what a masked autoencoder does not see."""
 FADED = 0.4
 """How much is left of a picture where nothing is annotated."""
 
@@ -54,10 +58,11 @@ class Panel:
 
 
 class Look:
-    """How the pixels of a nested crop become colours, the same at every level.
+    """How the pixels of a nested crop become colours.
 
     RGB slides look as they are. Other channels are stretched between two percentiles
-    of the crop and added up in colours.
+    of their level, since averaging takes the brightest from the coarser ones, and are
+    added up in colours.
 
     Parameters
     ----------
@@ -76,23 +81,23 @@ class Look:
             raw = self.normalisation.revert(pixels[0])
             byte = pyramid.dtype == np.uint8
             self.white = 255.0 if byte else max(1e-6, float(raw.max()))
+            return
         shown = pixels[:, : len(self.colors)]
-        low, high = np.percentile(shown, PERCENTILES, axis=(0, 2, 3))
-        # The noise of an empty crop is no structure; a normalised slide spans 1.
-        plain = set(self.normalisation.low + self.normalisation.high) <= {0.0, 1.0}
-        floor = 0.05 * np.abs(high) + 1e-9 if plain else np.float64(0.1)
+        low, high = np.percentile(shown, PERCENTILES, axis=(2, 3))
+        # The noise of an empty crop is no structure.
+        whole = high.max(axis=0) - low.min(axis=0)
         self.low = low.astype(np.float32)
-        self.span = np.maximum(high - low, floor).astype(np.float32)
+        self.span = np.maximum(high - low, LEAST * whole + 1e-9).astype(np.float32)
 
-    def __call__(self, pixels: Floats) -> Picture:
-        """Return (C, H, W), normalised, as a picture."""
+    def __call__(self, pixels: Floats, level: int = 0) -> Picture:
+        """Return (C, H, W) of a level, normalised, as a picture."""
         if self.rgb:
             values = self.normalisation.revert(pixels) / self.white
             return _bytes(np.moveaxis(values, 0, -1))
-        part = pixels[: len(self.colors)]
-        stretched = (part - self.low[:, None, None]) / self.span[:, None, None]
+        part = pixels[: len(self.colors)] - self.low[level][:, None, None]
+        stretched = (part / self.span[level][:, None, None]).clip(0, 1)
         colors = np.array([rgb(c) for c in self.colors], dtype=np.float32) / 255
-        return _bytes(np.einsum("chw,ck->hwk", stretched.clip(0, 1), colors))
+        return _bytes(np.einsum("chw,ck->hwk", stretched, colors))
 
 
 def channel_colors(names: Sequence[str], channels: int) -> tuple[str, ...]:
@@ -162,8 +167,8 @@ def with_boxes(picture: Picture, view: Box, boxes: Sequence[Box]) -> Picture:
         )
         inner = (x[0], y[0], x[1], y[1])
         outer = (x[0] - 1, y[0] - 1, x[1] + 1, y[1] + 1)
-        pen.rectangle(outer, outline="black", width=4)
-        pen.rectangle(inner, outline=level_color(level), width=2)
+        pen.rectangle(outer, outline="black", width=5)
+        pen.rectangle(inner, outline=level_color(level), width=3)
     return np.asarray(image)
 
 

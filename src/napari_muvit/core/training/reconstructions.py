@@ -19,12 +19,10 @@ from ..model.mae import MuViTMAE
 from ..progress import StopFn, never_stop
 from .allowance import Allowance, OutOfTime, watched
 from .examples import Example, ExampleSet, flat_levels, level_panels, place_text
-from .pictures import Look, Panel, Picture, channels_text, enlarged
+from .pictures import HIDDEN, Look, Panel, Picture, channels_text, enlarged
 
 POOL = 64
 """Samples that the examples are chosen from."""
-HIDDEN = 190
-"""Grey of what the model did not see."""
 
 
 def reconstruction_examples(
@@ -119,14 +117,14 @@ def _example(
     unseen = flat_levels(hidden.float().numpy(), drawn, centre)[:, 0] > 0.5
     rows = []
     for n, original in enumerate(originals):
-        seen = _greyed(look(flat[n]), unseen[n])
+        seen = _greyed(look(flat[n], n), unseen[n])
         rows.append(
             (
                 original,
                 Panel("seen", enlarged(seen)),
                 Panel(
                     "reconstruction",
-                    enlarged(look(predicted[n])),
+                    enlarged(look(predicted[n], n)),
                     _error(pixels[n], made[n], hidden[n]),
                 ),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from .record import RunRecord
 from .report_commands import repeat_parts, use_parts
 from .report_html import (
     Html,
+    brief,
     count,
     css_color,
+    details,
     duration,
     figure,
     page,
@@ -43,6 +46,8 @@ from .report_tables import (
 )
 
 REPORT, CURVES = "report.html", "curves.png"
+MAX_NOTES = 8
+"""Notes that are not folded away."""
 ENDS = {
     "steps": "It ended at its limit of steps.",
     "epochs": "It ended at its limit of epochs.",
@@ -166,7 +171,7 @@ def _headline(record: RunRecord) -> list[tuple[str, str]]:
         entries.append(_slide_tile(record))
     annotated = sum(annotated_pixels(record, "training"))
     if annotated:
-        entries.append((_short(annotated), "annotated pixels for training"))
+        entries.append((brief(annotated), "annotated pixels for training"))
     if record.peak_memory:
         entries.append((f"{record.peak_memory / 2**30:.1f} GiB", "peak memory"))
     return entries
@@ -180,16 +185,10 @@ def _slide_tile(record: RunRecord) -> tuple[str, str]:
     return count(training), f"slide{'' if training == 1 else 's'} to train on{more}"
 
 
-def _short(value: float) -> str:
-    for size, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{name}"
-    return count(value)
-
-
 def _kept(record: RunRecord) -> str:
     """Say which weights were kept, and why the run ended."""
     parts = []
+    without = "" if record.background is None else ", without the background"
     step = record.best.get("step", math.nan)
     if math.isfinite(step):
         parts.append(f"The weights of step {step:.0f} were kept, the best validation.")
@@ -200,20 +199,27 @@ def _kept(record: RunRecord) -> str:
         ended = f"It ended by: {record.stopped}."
     if record.kind == "finetune" and math.isfinite(record.best.get("mDSC", math.nan)):
         parts.append(
-            "mDSC is the mean Dice of the classes that occur, without the background, "
-            "over all validation crops together."
+            f"mDSC is the mean Dice of the classes that occur{without}, over all "
+            "validation crops together."
         )
     return " ".join([*parts, ended]).strip()
 
 
 def _data(record: RunRecord) -> list[Html]:
-    notes = "".join(f"<li>{text(note)}</li>" for note in record.notes)
     return [
         paragraph(record.validation),
-        f'<div class="note"><ul>{notes}</ul></div>' if notes else "",
+        _notes(record.notes[:MAX_NOTES]),
+        details(f"{more} more notes", _notes(record.notes[MAX_NOTES:]))
+        if (more := len(record.notes) - MAX_NOTES) > 0
+        else "",
         slide_table(record),
         paragraph(f"Start: {record.start}" if record.start else ""),
     ]
+
+
+def _notes(notes: Sequence[str]) -> Html:
+    entries = "".join(f"<li>{text(note)}</li>" for note in notes)
+    return f'<div class="note"><ul>{entries}</ul></div>' if entries else ""
 
 
 def _curves(record: RunRecord, curves: bytes) -> Html:
@@ -235,9 +241,10 @@ def _results(record: RunRecord) -> Html:
     if record.kind == "pretrain":
         return section("Levels", error_table(record))
     said = (
-        "Found: the share of a class's annotated pixels that were predicted as it "
-        "(recall). Right where predicted: the share of the annotated pixels predicted "
-        "as it that are it (precision)."
+        "Pixels are those of the finest level; validation: of its crops. Found: the "
+        "share of a class's annotated pixels that were predicted as it (recall). "
+        "Precise: the share of the annotated pixels predicted as it that are it "
+        "(precision). Mostly taken for: the most frequent mistake."
     )
     known = confusion_of(record) is not None
     return section(

@@ -72,6 +72,8 @@ def repeat_parts(record: RunRecord) -> list[Html]:
             paragraph("It was run from Python on arrays in memory; see the settings."),
             paragraph(said, "soft"),
         ]
+    if not record.command and not record.config_file:
+        said = f"Give the settings above as options, or in a file by --config. {said}"
     made = _code(lines)
     if len(lines) > LONG:
         made = details("The command", made)

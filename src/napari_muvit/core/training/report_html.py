@@ -24,8 +24,9 @@ STYLE = """
   --soft: #9aa5b1; --line: #343b43; --card: #1f242a; --accent: #7fb2ee;
   --bar: #2f5f93; } }
 * { box-sizing: border-box; }
+html { font-size: 15px; }
 body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 68rem; color: var(--ink);
-  background: var(--paper); font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica,
+  background: var(--paper); font: 1rem/1.5 system-ui, "Segoe UI", Roboto, Helvetica,
   Arial, sans-serif; overflow-wrap: break-word; }
 h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; }
 h2 { margin: 2.6rem 0 .7rem; padding-bottom: .25rem; font-size: 1.2rem;
@@ -47,9 +48,10 @@ th { font-weight: 600; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 caption { text-align: left; padding-bottom: .3rem; }
-.matrix td { text-align: right; padding: .25rem .5rem; min-width: 2.7rem;
+.matrix td { text-align: right; padding: .25rem .4rem; min-width: 2.5rem;
   font-variant-numeric: tabular-nums; border: 1px solid var(--line); }
-.matrix th { white-space: nowrap; }
+.matrix th { white-space: nowrap; padding: .25rem .4rem; }
+.whole { white-space: nowrap; }
 .swatch { display: inline-block; width: .85em; height: .85em; margin-right: .45em;
   border: 1px solid #0005; border-radius: 2px; vertical-align: -.06em; }
 .bar { display: inline-block; width: 6rem; height: .7em; margin-right: .5em;
@@ -74,7 +76,7 @@ summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 40rem) { .panels { grid-template-columns: 1fr 1fr !important; } }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #444;
   --line: #bbb; --card: #f3f3f3; --accent: #000; --bar: #9dbbe0; }
-  body { padding: 0; max-width: none; font-size: 11px; }
+  html { font-size: 10.5px; } body { padding: 0; max-width: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3 { break-after: avoid; } tr, .example, figure, .tiles { break-inside: avoid; }
   pre { max-height: none; } .wide { overflow: visible; }
@@ -211,6 +213,14 @@ def count(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f") if math.isfinite(value) else "–"
 
 
+def brief(value: float) -> str:
+    """Return a whole number to three digits, thousands as k, M and G."""
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}\u202f{name}"
+    return count(value)
+
+
 def figure(value: float, digits: int = 3) -> str:
     """Return a number for people; a dash where there is none."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
@@ -225,7 +235,7 @@ def duration(seconds: float) -> str:
     """Return a time in the two largest units that it has."""
     if not math.isfinite(seconds):
         return "–"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)
     for name, small, size, part in (

@@ -14,6 +14,7 @@ from .record import RunRecord, SlideRecord
 from .report_html import (
     Html,
     bar,
+    brief,
     count,
     details,
     figure,
@@ -28,7 +29,11 @@ from .report_settings import Change, Comparison
 
 MAX_MATRIX = 26
 """Classes whose whole matrix is shown; of more the largest mistakes."""
+FEW = 8
+"""Classes whose matrix has room for a decimal."""
 MAX_MISTAKES = 25
+MAX_COLUMNS = 6
+"""Classes that have a column in the table of slides."""
 MAX_SLIDES = 15
 """Slides that are not folded away."""
 Confusion = NDArray[np.float64]
@@ -43,21 +48,22 @@ def confusion_of(record: RunRecord) -> Confusion | None:
 
 
 def slide_table(record: RunRecord) -> Html:
-    """Every slide: size, pixel size, annotated area of it."""
+    """Every slide: size, pixel size, annotated share, and pixels of few classes."""
     annotated = any(slide.annotated for slide in record.slides)
+    names = record.class_names if len(record.class_names) <= MAX_COLUMNS else ()
     head = ["slide", "used for", "pixels", "pixel size"]
     if annotated:
-        head += ["annotated", "share"]
-    rows = [_slide_row(slide, annotated) for slide in record.slides]
+        head += ["annotated", *names]
+    rows = [_slide_row(slide, annotated, len(names)) for slide in record.slides]
     if not rows:
         return ""
-    made = table(head, rows, numeric=(2, 3, 4, 5))
+    made = table(head, rows, numeric=range(2, len(head)))
     if len(rows) <= MAX_SLIDES:
         return made
     return details(f"All {len(rows)} slides", made)
 
 
-def _slide_row(slide: SlideRecord, annotated: bool) -> list[Html]:
+def _slide_row(slide: SlideRecord, annotated: bool, classes: int) -> list[Html]:
     row = [
         text(slide.name)
         + (f'<br><span class="soft">{text(slide.path)}</span>' if slide.path else ""),
@@ -68,7 +74,9 @@ def _slide_row(slide: SlideRecord, annotated: bool) -> list[Html]:
     ]
     if annotated:
         total, whole = sum(slide.annotated), math.prod(slide.shape)
-        row += [count(total), percent(total / whole if whole else math.nan)]
+        row.append(percent(total / whole if whole else math.nan))
+        counts = [*slide.annotated[:classes], *[0] * classes][:classes]
+        row += [brief(pixels) if pixels else "–" for pixels in counts]
     return row
 
 
@@ -87,10 +95,9 @@ def class_table(record: RunRecord) -> Html:
         return ""
     confusion = confusion_of(record)
     trained = annotated_pixels(record, "training")
-    head = ["class", "annotated for training", "share"]
+    head = ["class", "annotated (training)", "share"]
     if confusion is not None:
-        head += ["in validation crops", "Dice", "found", "right where predicted",
-                 "most often taken for"]  # fmt: skip
+        head += ["validation", "Dice", "found", "precise", "mostly taken for"]
     rows = []
     for label, name in enumerate(names, start=1):
         said = f"{text(name)}"
@@ -129,7 +136,7 @@ def _scores(confusion: Confusion, label: int, names: tuple[str, ...]) -> list[Ht
         taken = f"{text(_name(worst, names))} {percent(wrong[worst] / total)}"
     return [
         count(total),
-        bar(dice) + figure(dice),
+        f'<span class="whole">{bar(dice)}{figure(dice)}</span>',
         percent(row[label] / total if total else math.nan),
         percent(row[label] / predicted if predicted else math.nan),
         taken,
@@ -160,11 +167,12 @@ def _matrix(confusion: Confusion, record: RunRecord) -> Html:
         + "</th>"
         for k in range(first, len(confusion))
     )
+    digits = 1 if len(names) <= FEW else 0
     rows = []
     for label, name in enumerate(names, start=1):
         total = confusion[label].sum()
         cells = "".join(
-            _cell(confusion[label, k], total, k == label)
+            _cell(confusion[label, k], total, k == label, digits)
             for k in range(first, len(confusion))
         )
         rows.append(
@@ -172,20 +180,23 @@ def _matrix(confusion: Confusion, record: RunRecord) -> Html:
             f"{cells}<td>{count(total)}</td></tr>"
         )
     return (
-        '<div class="wide"><table class="matrix"><caption>Rows: truth. Columns: '
-        "prediction, by number. Per cent of the annotated pixels of the row, in the "
-        "validation crops of the kept weights; the last column counts them.</caption>"
+        paragraph(
+            "Rows: truth. Columns: prediction, by number. Per cent of the annotated "
+            "pixels of the row, in the validation crops; the last column counts them.",
+            "soft",
+        )
+        + '<div class="wide"><table class="matrix">'
         f"<thead><tr><th></th>{head}<th>pixels</th></tr></thead>\n"
         f"<tbody>{chr(10).join(rows)}</tbody></table></div>"
     )
 
 
-def _cell(pixels: float, total: float, right: bool) -> Html:
+def _cell(pixels: float, total: float, right: bool, digits: int) -> Html:
     share = pixels / total if total else math.nan
     if not math.isfinite(share):
         return "<td>–</td>"
     color = "70, 140, 220" if right else "220, 90, 50"
-    shown = f"{100 * share:.1f}" if pixels else "·"
+    shown = f"{100 * share:.{digits}f}" if pixels else "·"
     return (
         f'<td style="background:rgba({color},{0.75 * share**0.6:.2f})" '
         f'title="{pixels:,.0f} pixels">{shown}</td>'
