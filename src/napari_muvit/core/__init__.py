@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from .prediction.run import PredictionRun, predict
     from .presets import PRESETS, preset
     from .progress import Progress
+    from .training.interactive import InteractiveTrainer
     from .training.prepare import model_config_for
-    from .training.run import TrainingResult, finetune
+    from .training.pretrain import pretrain
+    from .training.result import TrainingResult
+    from .training.run import finetune
 
 _HOMES = {
     "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
@@ -70,7 +73,10 @@ _HOMES = {
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.prepare": ("model_config_for",),
-    "training.run": ("TrainingResult", "finetune"),
+    "training.interactive": ("InteractiveTrainer",),
+    "training.pretrain": ("pretrain",),
+    "training.result": ("TrainingResult",),
+    "training.run": ("finetune",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -79,8 +85,9 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "ModelConfig", "TrainingConfig", "PredictionConfig", "PRESETS", "preset",
     "model_config_for", "MuViTEncoder", "MuViTMAE", "MuViTSegmenter", "build_model",
     "load_model", "save_model", "load_reference_checkpoint", "load_reference_encoder",
-    "export_reference_checkpoint", "finetune", "TrainingResult", "plan_prediction",
-    "PredictionPlan",
+    "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
+    "TrainingResult",
+    "plan_prediction", "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",

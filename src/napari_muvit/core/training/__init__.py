@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from .run import TrainingResult, check_training, finetune
+from .pretrain import check_pretraining, pretrain
+from .result import TrainingResult
+from .run import check_training, finetune
 
-__all__ = ["TrainingResult", "check_training", "finetune"]
+__all__ = [
+    "TrainingResult", "check_pretraining", "check_training", "finetune", "pretrain",
+]  # fmt: skip
