@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.data.annotations import Annotations
 from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.errors import ConfigError
-from napari_muvit.core.training.loss_trace import LossTrace
+from napari_muvit.core.training.loss_trace import LossTrace, read_losses
 from napari_muvit.core.training.prepare import prepare
 from napari_muvit.core.training.record import (
     RunRecord,
@@ -23,6 +24,7 @@ from napari_muvit.core.training.record import (
     StepLosses,
     software_versions,
 )
+from napari_muvit.core.training.run_log import RunLog
 
 MODEL = ModelConfig(num_classes=2, class_names=("background", "cell"))
 
@@ -115,20 +117,15 @@ def test_versions_are_texts() -> None:
     assert all(isinstance(value, str) and value for value in found.values())
 
 
-def losses_of(values: list[float], most: int, before: StepLosses | None = None):
-    trace = LossTrace(most=most, before=before)
-    start = before.step[-1] if before and before.step else 0
-    for step, value in enumerate(values, start=start + 1):
-        trace.add(step, value, step / 10)
-    return trace.losses()
-
-
 numbers = st.lists(st.floats(-10, 10, width=16), max_size=300)
 
 
 @given(values=numbers, most=st.integers(2, 40))
 def test_a_long_run_keeps_its_means_in_few_points(values, most) -> None:
-    found = losses_of(values, most)
+    trace = LossTrace(most=most)
+    for step, value in enumerate(values, start=1):
+        trace.add(step, value, step / 10)
+    found = trace.losses()
     assert len(found.step) <= most
     assert list(found.step) == sorted(set(found.step))
     assert found.span == 1 or len(values) > most
@@ -139,15 +136,6 @@ def test_a_long_run_keeps_its_means_in_few_points(values, most) -> None:
         assert counts.max() <= found.span
         mean = float(np.dot(counts, found.loss)) / len(values)
         assert mean == pytest.approx(np.mean(values), abs=1e-9)
-
-
-@given(first=numbers, second=numbers, most=st.integers(2, 40))
-def test_a_resumed_run_has_the_losses_of_the_unbroken_one(first, second, most) -> None:
-    whole = losses_of(first + second, most)
-    parts = losses_of(second, most, before=losses_of(first, most))
-    assert parts.step == whole.step
-    assert parts.span == whole.span
-    assert parts.loss == pytest.approx(whole.loss, abs=1e-9)
 
 
 def test_steps_done_again_take_the_place_of_the_old_ones() -> None:
@@ -168,3 +156,25 @@ def test_losses_that_are_no_numbers_are_left_out_of_the_means() -> None:
     assert found.step == (2, 4)
     assert found.loss[0] == 1.0
     assert math.isnan(found.loss[1])
+
+
+def test_losses_are_read_from_the_log_of_a_run(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "metrics.csv", ["val_loss", "mDSC"], first_step=0)
+    for step in range(1, 11):
+        log.add({"step": step, "seconds": 0.1, "loss": step / 4, "rate": 0.5})
+        if step == 5:
+            log.add({"step": step, "seconds": 0.2, "val_loss": 9.0, "mDSC": 0.5})
+    log.flush()
+    found = read_losses(log.path)
+    assert found.step == tuple(range(1, 11))
+    assert found.loss == tuple(step / 4 for step in range(1, 11))
+    assert set(found.learning_rate) == {0.5}
+    assert read_losses(log.path, most=5).step == (2, 4, 6, 8, 10)
+    # A killed run may leave half a row; what is no number is no loss.
+    with log.path.open("a") as file:
+        file.write("11,0.3,odd,0.5,,\n,,,,,\n12,0.3,1.5")
+    found = read_losses(log.path)
+    assert found.step == tuple(range(1, 12))
+    assert math.isnan(found.loss[-1])
+    assert read_losses(tmp_path / "none.csv") == StepLosses()
+    assert read_losses(tmp_path) == StepLosses()

@@ -289,36 +289,47 @@ def test_settings_of_another_version_are_shown_all_the_same() -> None:
     assert {"new", "5"} <= set(page_of(other).cells)
 
 
-def test_pretraining_is_compared_with_the_defaults_given() -> None:
-    plain = record(kind="pretrain", training={"steps": 3, "masked": True})
-    assert not compare_settings(plain).compared_training
-    given_ = record(kind="pretrain", training={"steps": 3, "masked": True},
-                    training_defaults={"steps": 9, "masked": True})  # fmt: skip
-    (change,) = compare_settings(given_).training
-    assert (change.name, change.value, change.usual) == ("steps", 3, 9)
+def test_pretraining_is_compared_with_its_own_preset() -> None:
+    training = {**TrainingConfig(steps=3).to_dict(), **PRESETS["tiny"].pretraining}
+    made = record(kind="pretrain", training={**training, "clip_norm": 9.0})
+    changes = compare_settings(made).training
+    assert {(c.name, c.value, c.usual) for c in changes} == {
+        ("clip_norm", 9.0, 0.5), ("steps", 3, None),
+    }  # fmt: skip
 
 
-def command_of(made: RunRecord) -> list[str]:
+def commands_of(made: RunRecord) -> list[list[str]]:
+    said = page_of(made)
     # A shell takes a backslash at the end of a line away, and goes on.
-    return shlex.split(page_of(made).codes[-1].replace("\\\n", ""))
+    codes = [shlex.split(code.replace("\\\n", "")) for code in said.codes]
+    # Behind those that say how to use the model.
+    return codes[2:]
 
 
 def test_the_run_can_be_repeated_from_the_page() -> None:
     given_ = ("napari-muvit", "finetune", "--images", "a b.tif", "it's", "--out", "m")
-    assert command_of(record(command=given_)) == list(given_)
-    made = command_of(record(config_file="my model/config.json"))
-    assert made == [
+    stored = ["napari-muvit", "finetune", "--config", "my model/config.yaml", "--out",
+              "NEW_MODEL"]  # fmt: skip
+    assert commands_of(record(command=given_)) == [list(given_)]
+    settings = {"config_file": "my model/config.yaml"}
+    assert commands_of(record(**settings)) == [stored]
+    assert commands_of(record(**settings, command=given_)) == [stored, list(given_)]
+    assert commands_of(record()) == [[
         "napari-muvit", "finetune", "--images", "a b.tif", "--labels", "l.tif",
-        "--val-images", "c.tif", "--val-labels", "m.tif", "--config",
-        "my model/config.json", "--out", "NEW_MODEL",
-    ]  # fmt: skip
-    made = command_of(record(kind="pretrain", config_file="c.json"))
-    assert made == [
-        "napari-muvit", "pretrain", "a b.tif", "c.tif", "--config", "c.json", "--out",
+        "--val-images", "c.tif", "--val-labels", "m.tif", "--out", "NEW_MODEL",
+    ]]  # fmt: skip
+    assert commands_of(record(kind="pretrain")) == [[
+        "napari-muvit", "pretrain", "a b.tif", "--val-images", "c.tif", "--out",
         "NEW_MODEL",
-    ]  # fmt: skip
-    arrays = record(slides=(SlideRecord(name="array"),))
-    assert "arrays in memory" in page_of(arrays).text
+    ]]  # fmt: skip
+
+
+def test_arrays_in_memory_have_no_command() -> None:
+    arrays = {"slides": (SlideRecord(name="array"),)}
+    assert commands_of(record(**arrays)) == []
+    assert "arrays in memory" in page_of(record(**arrays)).text
+    said = page_of(record(**arrays, config_file="config.yaml")).text
+    assert "given as arrays have no path" in said
 
 
 def test_the_model_can_be_used_from_the_page() -> None:

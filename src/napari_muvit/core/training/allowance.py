@@ -44,10 +44,12 @@ class Allowance:
 
     def note(self, made: int) -> str:
         """Say why only so many examples were made; empty where nothing came between."""
+        many = {0: "no example was", 1: "one example was"}
+        ready = f"{many.get(made, f'{made} examples were')} ready"
         if self.stopped:
-            return f"The run was stopped; {made} examples were ready."
+            return f"It was stopped when {ready}."
         if self.late:
-            return f"The {self.seconds:g} s allowed sufficed for {made} examples."
+            return f"After the {self.seconds:g} s allowed, {ready}."
         return ""
 
 

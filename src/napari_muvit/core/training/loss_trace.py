@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from .record import StepLosses
 
@@ -35,27 +37,12 @@ class LossTrace:
     ----------
     most
         Points that are kept, at least 2.
-    before
-        Losses of the part of the run that is over, to be gone on from.
     """
 
-    def __init__(
-        self, most: int = MAX_POINTS, before: StepLosses | None = None
-    ) -> None:
+    def __init__(self, most: int = MAX_POINTS) -> None:
         self.most = max(2, most)
-        self._size = before.span if before else 1
+        self._size = 1
         self._spans: list[_Span] = []
-        for step, loss, rate in (
-            zip(before.step, before.loss, before.learning_rate, strict=True)
-            if before
-            else ()
-        ):
-            span = self._span(step, loss, rate)
-            # A point stands for the steps of its span up to its own.
-            span.count *= step - span.number * self._size
-            span.total *= span.count
-            self._spans.append(span)
-        self._thin()
 
     def add(self, step: int, loss: float, learning_rate: float = math.nan) -> None:
         """Add a step; steps count from 1.
@@ -101,3 +88,35 @@ class LossTrace:
                 else:
                     merged.append(span)
             self._spans = merged
+
+
+def read_losses(path: Path, most: int = MAX_POINTS) -> StepLosses:
+    """Read the losses of a run's log, a row at a time; see `RunLog`.
+
+    Parameters
+    ----------
+    path
+        CSV file with the columns ``step``, ``loss`` and ``rate``; rows without a loss
+        are left out, a torn last row too. Where there is no such file, there are no
+        losses.
+    most
+        Points that are kept.
+    """
+    trace = LossTrace(most)
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                step, loss = _number(row.get("step")), _number(row.get("loss"))
+                if math.isfinite(step) and row.get("loss"):
+                    trace.add(int(step), loss, _number(row.get("rate")))
+    except (OSError, csv.Error):
+        # A report without them is better than none.
+        return trace.losses()
+    return trace.losses()
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan

@@ -118,12 +118,9 @@ class RunRecord:
     model: Mapping[str, Any]
     """Settings of the model, as `ModelConfig.to_dict` gives them."""
     training: Mapping[str, Any]
-    """Settings of the training, as its configuration's ``to_dict`` gives them."""
+    """Settings of the training, as `TrainingConfig.to_dict` gives them."""
     preset: str = ""
     """Preset that the settings began with; empty: the nearest one is found."""
-    training_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Training settings of that preset, to compare with; empty: those of
-    `TrainingConfig` with the preset, for fine-tuning."""
     version: str = __version__
     """Of this package."""
     software: Mapping[str, str] = field(default_factory=dict)
@@ -137,7 +134,7 @@ class RunRecord:
     model_path: str = ""
     """Folder that the model was written to."""
     config_file: str = ""
-    """File of all settings for ``--config``; empty: none was written."""
+    """Path of the file of all settings for ``--config``; empty: none was written."""
     slides: tuple[SlideRecord, ...] = ()
     """What was read, training slides first."""
     validation: str = ""
@@ -163,7 +160,7 @@ class RunRecord:
     cpu_seconds: float = 0.0
     """Process CPU time of the same span."""
     stopped: str = ""
-    """Why it ended: ``steps``, ``minutes``, ``stopped``, ..."""
+    """Why it ended: ``steps``, ``minutes``, ``early`` or ``stopped``."""
     peak_memory: int | None = None
     """Most memory that the run took, bytes; None: not known."""
 
@@ -300,7 +297,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "kind": _kind,
     "model": _mapping,
     "training": _mapping,
-    "training_defaults": _mapping,
     "software": _text_mapping,
     "command": _texts,
     "notes": _texts,

@@ -50,7 +50,6 @@ MAX_NOTES = 8
 """Notes that are not folded away."""
 ENDS = {
     "steps": "It ended at its limit of steps.",
-    "epochs": "It ended at its limit of epochs.",
     "minutes": "It ended at its limit of time; another run of as many minutes may do "
     "more or fewer steps.",
     "stopped": "It was stopped by the user before its limit.",

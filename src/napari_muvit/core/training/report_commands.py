@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from .record import RunRecord
 from .report_html import Html, details, paragraph, text
@@ -25,9 +26,10 @@ def use_parts(record: RunRecord) -> list[Html]:
             _code(
                 "from napari_muvit import core\n\n"
                 "core.finetune(images, labels, core.TrainingConfig(minutes=5),\n"
-                f"              model=..., start={path!r}, out='new_model')"
+                f"              start={path!r}, out='new_model')"
             ),
         ]
+    channels = record.model.get("in_channels", 1)
     return [
         paragraph(
             "In napari: Plugins > MuViT, step Predict, choose the model's folder. On "
@@ -41,11 +43,8 @@ def use_parts(record: RunRecord) -> list[Html]:
             "    print(tile.done, 'of', tile.total)"
         ),
         paragraph(
-            "It reads slides with "
-            f"{record.model.get('in_channels', 1)} channel"
-            f"{'' if record.model.get('in_channels', 1) == 1 else 's'}"
-            + _at_size(record)
-            + "."
+            f"It reads slides with {channels} channel{'' if channels == 1 else 's'}"
+            f"{_at_size(record)}."
         ),
     ]
 
@@ -59,59 +58,81 @@ def _at_size(record: RunRecord) -> str:
 
 def repeat_parts(record: RunRecord) -> list[Html]:
     """Say how the run is done again."""
-    lines = _command(record)
-    seed = record.training.get("seed")
-    said = (
-        "The same machine, versions, files and settings give the same curve "
-        f"(seed {seed}), for runs limited by steps or epochs."
-        if seed is not None
-        else ""
-    )
-    if not lines:
-        return [
-            paragraph("It was run from Python on arrays in memory; see the settings."),
-            paragraph(said, "soft"),
-        ]
-    if not record.command and not record.config_file:
-        said = f"Give the settings above as options, or in a file by --config. {said}"
-    made = _code(lines)
-    if len(lines) > LONG:
-        made = details("The command", made)
-    return [made, paragraph(said, "soft")]
-
-
-def _command(record: RunRecord) -> str:
-    """Return the command of the run, or one that would do the same; empty if none."""
+    parts = []
+    if record.config_file:
+        parts += _by_settings(record)
     if record.command:
-        return _wrapped(list(record.command))
+        parts += [paragraph("It was started by:"), _folded(_wrapped(record.command))]
+    if not parts:
+        parts += _by_paths(record)
+    if record.training.get("seed") is not None:
+        parts.append(
+            paragraph(
+                "The same machine, versions, files and settings give the same curve "
+                f"(seed {record.training['seed']}), for runs limited by steps or "
+                "epochs.",
+                "soft",
+            )
+        )
+    return parts
+
+
+def _by_settings(record: RunRecord) -> list[Html]:
+    command = ("napari-muvit", record.kind, "--config", record.config_file)
+    parts = [_code(shlex.join([*command, "--out", "NEW_MODEL"]))]
+    if not _have_paths(record):
+        parts.append(
+            paragraph(
+                "Slides and labels that were given as arrays have no path; save them, "
+                "and name all of them in the command."
+            )
+        )
+    return parts
+
+
+def _by_paths(record: RunRecord) -> list[Html]:
+    """A command that names the slides, where they have paths."""
+    if not record.slides or not _have_paths(record):
+        return [paragraph("It was run from Python on arrays in memory.")]
     training, validation = (
         record.slides_of(role) for role in ("training", "validation")
     )
-    slides = [*training, *validation]
-    labelled = record.kind == "finetune"
-    if not slides or not all(s.path and (s.labels or not labelled) for s in slides):
-        return ""
+    groups = [
+        ("--images", [s.path for s in training]),
+        ("--labels", [s.labels for s in training]),
+        ("--val-images", [s.path for s in validation]),
+        ("--val-labels", [s.labels for s in validation]),
+    ]
+    if record.kind == "pretrain":
+        # Its images come first, without an option.
+        groups = [("", groups[0][1]), groups[2]]
     words = ["napari-muvit", record.kind]
-    images = ["--images"] if labelled else []
-    words += [*images, *(s.path for s in training)]
-    if labelled:
-        words += ["--labels", *(s.labels for s in training)]
-        if validation:
-            words += ["--val-images", *(s.path for s in validation)]
-            words += ["--val-labels", *(s.labels for s in validation)]
-    words += ["--config", record.config_file] if record.config_file else []
-    return _wrapped([*words, "--out", "NEW_MODEL"])
+    for option, paths in groups:
+        words += [*([option] if option else []), *paths] if paths else []
+    return [
+        paragraph("With the settings above, as options or in a file by --config:"),
+        _folded(_wrapped([*words, "--out", "NEW_MODEL"])),
+    ]
 
 
-def _wrapped(words: list[str]) -> str:
+def _have_paths(record: RunRecord) -> bool:
+    labelled = record.kind == "finetune"
+    return all(s.path and (s.labels or not labelled) for s in record.slides)
+
+
+def _wrapped(words: Sequence[str]) -> str:
     """Return a shell command, an option a line."""
-    quoted = [shlex.quote(word) for word in words]
     lines = [""]
-    for word, shown in zip(words, quoted, strict=True):
+    for word in words:
         if word.startswith("--"):
             lines.append("   ")
-        lines[-1] += f" {shown}" if lines[-1] else shown
+        lines[-1] += (" " if lines[-1] else "") + shlex.quote(word)
     return " \\\n".join(lines)
+
+
+def _folded(command: str) -> Html:
+    code = _code(command)
+    return details("The command", code) if len(command) > LONG else code
 
 
 def _code(content: str) -> Html:

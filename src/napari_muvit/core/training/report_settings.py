@@ -39,8 +39,6 @@ class Comparison:
     """Its name; empty: there is none to compare with."""
     model: tuple[Change, ...] = ()
     training: tuple[Change, ...] = ()
-    compared_training: bool = True
-    """Whether the training settings could be compared."""
 
 
 def compare_settings(record: RunRecord) -> Comparison:
@@ -48,7 +46,7 @@ def compare_settings(record: RunRecord) -> Comparison:
     names = [record.preset] if record.preset in PRESETS else list(PRESETS)
     found = [c for c in (_against(record, name) for name in names) if c is not None]
     if not found:
-        return Comparison("", compared_training=False)
+        return Comparison("")
     return min(found, key=lambda c: len(c.model) + len(c.training))
 
 
@@ -59,21 +57,14 @@ def _against(record: RunRecord, name: str) -> Comparison | None:
     except (ConfigError, TypeError, ValueError):
         # A record of another version: its settings are shown as they are.
         return None
-    training = record.training_defaults or (
-        _training_of(name) if record.kind == "finetune" else {}
-    )
+    preset = PRESETS[name]
+    trained = preset.pretraining if record.kind == "pretrain" else preset.training
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
     return Comparison(
         name,
         _changes(record.model, usual),
-        _changes(record.training, training),
-        compared_training=bool(training),
+        _changes(record.training, {**defaults, **trained}),
     )
-
-
-def _training_of(name: str) -> dict[str, Any]:
-    fields = dataclasses.fields(TrainingConfig)
-    usual = {f.name: f.default for f in fields}
-    return {**usual, **PRESETS[name].training}
 
 
 def _changes(values: Settings, usual: Settings) -> tuple[Change, ...]:

@@ -251,10 +251,9 @@ def settings_part(record: RunRecord, comparison: Comparison) -> Html:
     changes += [("training", c) for c in comparison.training]
     parts = []
     if comparison.preset:
-        what = "" if comparison.compared_training else " of the model"
         parts.append(
             paragraph(
-                f"{'These' if changes else 'No'} settings{what} differ from the preset "
+                f"{'These' if changes else 'No'} settings differ from the preset "
                 f"“{comparison.preset}”{':' if changes else '.'}"
             )
         )
