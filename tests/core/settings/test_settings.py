@@ -202,6 +202,22 @@ def test_every_form_says_the_same(form: str, tmp_path: Path) -> None:
     assert found.model["scale_factors"] == (1, 8)
 
 
+def test_true_boxes_need_no_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {boxes: true}")
+    assert ModelConfig(**read_settings(file).model).boxes == "true"
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs/howto/settings.md"
+    text = page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "c.yaml").write_text(text)
+    found = read_settings(tmp_path / "c.yaml")
+    assert found.images == tuple(str(tmp_path / n) for n in ("a.ome.zarr", "b.svs"))
+    assert found.training == {"minutes": 20, "learning_rate": 1e-3}
+    assert found.model["class_names"] == ("background", "tumour")
+
+
 def test_nothing_at_all_in_json_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_text("{}")

@@ -33,7 +33,6 @@ from napari_muvit.core.training.start import (
     choose_config,
     choose_mae_config,
     given_class_names,
-    initial_mae,
     initial_model,
     matching_preset,
     preferred_class_names,
@@ -256,7 +255,7 @@ def test_some_levels_of_an_encoder(tmp_path: Path) -> None:
         assert torch.equal(value, wanted[name]), name
     assert [event.message for event in events] == [
         f"Start: {folder} (MuViTMAE, levels 1, 8, 32, 64): encoder taken over whole "
-        "(levels 1, 8), decoder new."
+        "(levels 1, 8); decoder new."
     ]
 
 
@@ -349,7 +348,7 @@ def test_pretraining_goes_on(kind: Any, tmp_path: Path) -> None:
     assert found.report.encoder_is_whole
     whole = "MAE decoders taken over whole" in events[0].message
     assert whole == (kind is MuViTMAE)
-    assert isinstance(initial_mae(config, None, ignore_progress), MuViTMAE)
+    assert start_mae(config, None, ignore_progress).report is None
 
 
 def test_pretraining_on_other_channels() -> None:
@@ -380,7 +379,7 @@ def test_nothing_is_guessed_of_a_folder_of_the_authors(tmp_path: Path) -> None:
         assert torch.equal(value, wanted[name]), name
     assert events[0].message == (
         f"Start: {folder} (MuViTMAE of the authors' package, levels 1, 8, 32, 64): "
-        "encoder taken over whole (levels 1, 8), decoder new, crops of 256 px (theirs "
+        "encoder taken over whole (levels 1, 8); decoder new; crops of 256 px (theirs "
         "are not stored)."
     )
 

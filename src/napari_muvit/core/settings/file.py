@@ -202,6 +202,9 @@ def _from_content(content: Mapping[str, Any], folder: str) -> RunSettings:
         values[name] = tuple(p and absolute(p, folder) for p in paths)
     if values.get("start") and isinstance(values["start"], str):
         values["start"] = absolute(values["start"], folder)
+    if isinstance(values.get("model"), dict) and values["model"].get("boxes") is True:
+        # Without quotes it is no text, but nothing else can be meant.
+        values["model"] = {**values["model"], "boxes": "true"}
     reading = values.get("reading", {})
     values["reading"] = Reading.from_dict(table(reading, "reading"))
     return RunSettings(**values)

@@ -138,7 +138,9 @@ class RunSettings:
         Limits (epochs, steps, minutes) go together: where the settings have one, those
         of the preset do not count.
         """
-        base = dict(preset(preset_name).training)
+        chosen = preset(preset_name)
+        pretraining = self.command == "pretrain"
+        base = dict(chosen.pretraining if pretraining else chosen.training)
         if any(self.training.get(name) is not None for name in LIMITS):
             base = {k: v for k, v in base.items() if k not in LIMITS}
         return {**base, **self.training}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..errors import Cancelled
 from ..lock import OutputLock
 from ..model.checkpoint import is_model_folder, save_model
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress
+from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
 from .budget import Budget, EpochSampler
 from .callbacks import (
@@ -46,8 +48,7 @@ if TYPE_CHECKING:
 class Job:
     """Everything that a run needs, checked."""
 
-    kind: str
-    """``finetune`` or ``pretrain``."""
+    kind: Command
     module: TrainingModule
     """The network before its first step, and its loss."""
     model: ModelConfig
@@ -66,6 +67,8 @@ class Job:
     """Fingerprint of slides and annotations."""
     log_columns: tuple[str, ...]
     """What a validation finds."""
+    settings: RunSettings
+    """What the run was asked for; written beside the model."""
 
     def asked(self, config: TrainingConfig) -> Asked:
         """What the run was asked for."""
@@ -123,6 +126,7 @@ class Run:
         self.should_stop = should_stop
         self.state: RunState | None = None
         self.course = Course()
+        self._moved_in = False
         if resume and job.folder.unfinished:
             self.state = read_state(job.folder.state)
             check_same(job.asked(config), self.state.facts["asked"], job.folder)
@@ -194,7 +198,12 @@ class Run:
             log, config.early_stop,
         )  # fmt: skip
         keep = KeepCallback(
-            self.keeper, lock, 60 * config.checkpoint_minutes, job.passes, self.state
+            self.keeper,
+            lock,
+            60 * config.checkpoint_minutes,
+            job.passes,
+            self.state,
+            self._move_in,
         )
         together = module.together
         stop = StopCallback(self.should_stop, together)
@@ -276,10 +285,26 @@ class Run:
     def _save_best(self) -> None:
         """Write the weights as they are, with what is known about them."""
         if self.first:
-            if self.state is None and self.keeper.saved_step < 0:
-                # Of a run that this one replaces: it would go with another model.
-                self.job.folder.state.unlink(missing_ok=True)
+            self._move_in()
             self._save(self.job.folder.path, self.course.best)
+
+    def _move_in(self) -> None:
+        """Make the folder this run's, before its first file lies there."""
+        if self._moved_in:
+            return
+        self._moved_in = True
+        folder = self.job.folder
+        if self.state is None:
+            # Of a run that this one replaces: they would go with another model.
+            for path in (folder.state, folder.record):
+                path.unlink(missing_ok=True)
+        settings = dataclasses.replace(
+            self.job.settings,
+            command=self.job.kind,
+            model=self.job.model.to_dict(),
+            training=self.config.to_dict(),
+        )
+        write_settings(folder.path / SETTINGS_FILE, settings)
 
     def _save(self, folder: Path, metrics: Any) -> None:
         training = {"config": self.config.to_dict(), "history": self.course.history}
@@ -298,6 +323,7 @@ class Run:
             return
         if not self.course.best:
             self._check_worth_saving()
+            self._move_in()
             self._save(folder.path, {})
         if module.steps_done != self.keeper.saved_step and trainer.optimizers:
             self.keeper.save(trainer)

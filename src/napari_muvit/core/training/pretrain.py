@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -28,18 +29,20 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from ..settings import RunSettings
 from .distributed import is_first_process
 from .engine import Job, Outcome, Run
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
+from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
     keep_coarse_levels,
     open_images,
     prepare_unlabelled,
 )
-from .result import TrainingResult, finished_result, write_record
-from .run import check_machine
+from .result import TrainingResult, finished_result, say_ended, write_record
+from .run import check_machine, source_paths, start_settings
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .start import Start, choose_mae_config, start_mae
@@ -60,6 +63,7 @@ def pretrain(
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
+    settings: RunSettings | None = None,
 ) -> TrainingResult:
     """Train a masked autoencoder, whose encoder a segmenter can start from.
 
@@ -82,7 +86,7 @@ def pretrain(
     tissue
         Sample where there is tissue; slides that show no background are sampled
         everywhere.
-    overwrite, resume, on_progress, should_stop, cache
+    overwrite, resume, on_progress, should_stop, cache, settings
         See `finetune`.
 
     Returns
@@ -99,6 +103,7 @@ def pretrain(
     folder = RunFolder(Path(out))
     done = finished_result(folder, "pretrain") if resume else None
     if done is not None:
+        say_ended(done, on_progress)
         return done
     ready = check_pretraining(
         images,
@@ -113,8 +118,15 @@ def pretrain(
         should_stop=should_stop,
     )
     ready = _ready_slides(ready, tissue, cache, on_progress, should_stop)
+    settings = settings or RunSettings(
+        command="pretrain",
+        images=source_paths(images),
+        val_images=source_paths(val_images),
+        tissue=tissue,
+        **start_settings(start),
+    )
     with threads(config.num_threads):
-        job = _job(ready, config, folder)
+        job = _job(ready, config, folder, settings)
         outcome = Run(job, config, on_progress, should_stop, resume)()
     return _result(ready, folder, outcome, config)
 
@@ -208,7 +220,38 @@ def _ready_slides(
     )
 
 
-def _job(ready: ReadyToPretrain, config: TrainingConfig, folder: RunFolder) -> Job:
+def plan_pretraining(
+    images: Sequence[ImageSource],
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    should_stop: StopFn = never_stop,
+    **options: Any,
+) -> TrainingPlan:
+    """Say what `pretrain` would do, after all of its checks; nothing is written.
+
+    Parameters and exceptions are those of `pretrain`.
+    """
+    ready = check_pretraining(
+        images, config, out=out, should_stop=should_stop, **options
+    )
+    with threads(config.num_threads):
+        return make_plan(
+            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            config,
+            ready.slides,
+            ready.validation,
+            notes=ready.notes,
+            should_stop=should_stop,
+        )
+
+
+def _job(
+    ready: ReadyToPretrain,
+    config: TrainingConfig,
+    folder: RunFolder,
+    settings: RunSettings,
+) -> Job:
     seed = config.seed + VALIDATION_SEED_OFFSET
     training = UniformSampler(ready.slides, ready.config, seed=config.seed)
     validation = UniformSampler(
@@ -226,6 +269,7 @@ def _job(ready: ReadyToPretrain, config: TrainingConfig, folder: RunFolder) -> J
         passes=ready.passes,
         data=fingerprint([*ready.slides, *ready.validation]),
         log_columns=("val_loss", *levels),
+        settings=settings,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config import ModelConfig
 from ..errors import OutputError
 from ..files import write_json
+from ..progress import Progress, ProgressFn
 from .run_folder import RunFolder
 
 
@@ -52,6 +53,12 @@ def write_record(folder: RunFolder, kind: str, result: TrainingResult) -> None:
         "config": result.config.to_dict(),
     }
     write_json(folder.record, content)
+
+
+def say_ended(result: TrainingResult, on_progress: ProgressFn) -> None:
+    """Say that there is nothing left to do."""
+    text = f"The run at {result.model_path} has ended; nothing is left to do."
+    on_progress(Progress(stage="prepare", done=1, total=1, message=text))
 
 
 def finished_result(folder: RunFolder, kind: str) -> TrainingResult | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -28,11 +29,13 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from ..settings import RunSettings, source_path
 from .base_module import check_compiler
 from .distributed import check_devices, is_first_process
 from .engine import Job, Outcome, Run
 from .fingerprint import fingerprint
 from .modules import FineTuneModule
+from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
     LabelSource,
@@ -42,7 +45,7 @@ from .prepare import (
     open_images,
     prepare,
 )
-from .result import TrainingResult, finished_result, write_record
+from .result import TrainingResult, finished_result, say_ended, write_record
 from .run_folder import RunFolder, check_output, check_room
 from .split import build_datasets, prepare_validation
 from .start import (
@@ -72,6 +75,7 @@ def finetune(
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
+    settings: RunSettings | None = None,
 ) -> TrainingResult:
     """Train a segmenter on annotated slides.
 
@@ -107,6 +111,9 @@ def finetune(
     cache
         Where coarse levels are kept that the slides lack. None: as the environment
         says.
+    settings
+        Paths and ways of reading, to be kept beside the model, from which the run can
+        be repeated. None: as far as ``images`` and ``annotations`` are paths.
 
     Returns
     -------
@@ -122,6 +129,7 @@ def finetune(
     folder = RunFolder(Path(out))
     done = finished_result(folder, "finetune") if resume else None
     if done is not None:
+        say_ended(done, on_progress)
         return done
     ready = check_training(
         images,
@@ -138,8 +146,16 @@ def finetune(
         should_stop=should_stop,
     )
     ready = _with_coarse_levels(ready, cache, on_progress, should_stop)
+    settings = settings or RunSettings(
+        command="finetune",
+        images=source_paths(images),
+        labels=source_paths(annotations),
+        val_images=source_paths(val_images),
+        val_labels=source_paths(val_annotations),
+        **start_settings(start),
+    )
     with threads(config.num_threads):
-        job = _job(ready, config, folder)
+        job = _job(ready, config, folder, settings)
         outcome = Run(job, config, on_progress, should_stop, resume)()
     return _result(ready, folder, outcome, config)
 
@@ -280,7 +296,54 @@ def _with_coarse_levels(
     return dataclasses.replace(ready, data=data, validation=keep(ready.validation))
 
 
-def _job(ready: ReadyToTrain, config: TrainingConfig, folder: RunFolder) -> Job:
+def plan_finetuning(
+    images: Sequence[ImageSource],
+    annotations: Sequence[LabelSource],
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    should_stop: StopFn = never_stop,
+    **options: Any,
+) -> TrainingPlan:
+    """Say what `finetune` would do, after all of its checks; nothing is written.
+
+    Parameters and exceptions are those of `finetune`. A step is timed, which may build
+    no coarse levels, so it can be slower than it will be.
+    """
+    ready = check_training(
+        images, annotations, config, out=out, should_stop=should_stop, **options
+    )
+    with threads(config.num_threads):
+        return make_plan(
+            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            config,
+            ready.data.slides,
+            ready.validation,
+            notes=ready.data.notes,
+            should_stop=should_stop,
+        )
+
+
+def source_paths(sources: Sequence[Any]) -> tuple[str | None, ...]:
+    """Paths of slides or labels, None for objects; see `RunSettings`."""
+    if isinstance(sources, (str, Path, Pyramid, np.ndarray, Annotations)):
+        sources = [sources]
+    return tuple(source_path(source) for source in sources)
+
+
+def start_settings(start: Start) -> dict[str, Any]:
+    """What settings say of a start."""
+    path = source_path(start)
+    lost = start is not None and path is None
+    return {"start": path, "missing": ("start",) if lost else ()}
+
+
+def _job(
+    ready: ReadyToTrain,
+    config: TrainingConfig,
+    folder: RunFolder,
+    settings: RunSettings,
+) -> Job:
     segmenter, data = ready.segmenter, ready.data
     training, validation = build_datasets(data, ready.validation, config)
     if training.sampler.empty:
@@ -300,6 +363,7 @@ def _job(ready: ReadyToTrain, config: TrainingConfig, folder: RunFolder) -> Job:
         passes=ready.passes,
         data=fingerprint([*data.slides, *ready.validation]),
         log_columns=("val_loss", "mDSC", *names),
+        settings=settings,
     )
 
 
