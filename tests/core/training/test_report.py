@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from napari_muvit.cli import build_parser
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import OutputError
 from napari_muvit.core.presets import PRESETS
@@ -322,6 +323,18 @@ def test_the_run_can_be_repeated_from_the_page() -> None:
         "napari-muvit", "pretrain", "a b.tif", "--val-images", "c.tif", "--out",
         "NEW_MODEL",
     ]]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["finetune", "pretrain"])
+def test_the_command_takes_what_the_page_says(kind: str) -> None:
+    made = record(kind=kind)
+    shown = [shlex.split(code.replace("\\\n", "")) for code in page_of(made).codes]
+    shown += commands_of(record(kind=kind, config_file="m/config.yaml"))
+    commands = [words[1:] for words in shown if words[0] == "napari-muvit"]
+    assert len(commands) == 3
+    for words in commands:
+        # Placeholders such as IMAGE... are paths to the parser; errors would exit.
+        assert callable(build_parser().parse_args(words).run)
 
 
 def test_arrays_in_memory_have_no_command() -> None:
