@@ -155,14 +155,15 @@ class Run:
     def _say(self, message: str) -> None:
         self.on_progress(Progress(stage="prepare", done=1, total=1, message=message))
 
-    def __call__(self) -> Outcome:
-        """Train to the end, or until a stop."""
-        with self._locked() as lock:
-            return self._train(lock)
-
     @contextmanager
-    def _locked(self) -> Iterator[OutputLock | None]:
-        """Hold the folder, in the process that writes."""
+    def at_work(self) -> Iterator[OutputLock | None]:
+        """Hold the folder, in the process that writes; None in the others.
+
+        Raises
+        ------
+        OutputError
+            If another process is at work there.
+        """
         if not self.first:
             yield None
             return
@@ -180,7 +181,8 @@ class Run:
                     folder.private.rmdir()
                     folder.path.rmdir()
 
-    def _train(self, lock: OutputLock | None) -> Outcome:
+    def train(self, lock: OutputLock | None) -> Outcome:
+        """Train to the end, or until a stop, under the lock of `at_work`."""
         job, config, module = self.job, self.config, self.job.module
         log = None
         if lock is not None:
@@ -227,7 +229,7 @@ class Run:
             ended = self.budget.stop_reason(module.steps_done)
             stopped = "early" if judge.ended_early else ended
         if lock is not None:
-            self._finish(stopped)
+            self._keep_last()
         return Outcome(
             course=self.course,
             steps=module.steps_done,
@@ -340,13 +342,11 @@ class Run:
                 "is kept."
             )
 
-    def _finish(self, stopped: str) -> None:
-        """Keep the last weights; a run that has ended needs no state."""
+    def _keep_last(self) -> None:
+        """Keep the last weights beside the best."""
         last = self.course.history[-1] if self.course.history else {}
         if self.average is not None:
             self.average.swap_in()
         self._save(self.job.folder.last, {k: v for k, v in last.items() if k != "step"})
         if self.average is not None:
             self.average.swap_out()
-        if stopped != "stopped":
-            self.job.folder.state.unlink(missing_ok=True)
