@@ -1,8 +1,9 @@
 """How good a prediction, a model or an encoder is."""
 
 from .box_noise import BoxNoiseRow, box_noise_curve, jitter_boxes
-from .dice import Evaluation, dice_from_confusion, evaluate, mean_dice
+from .dice import evaluate
 from .probe import LinearProbe, fit_linear_probe, pooled_features, roc_auc_ovr
+from .scores import Evaluation, dice_from_confusion, mean_dice
 
 __all__ = [
     "BoxNoiseRow",

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .dice import dice_from_confusion, mean_dice
 from .mode import evaluating
+from .scores import dice_from_confusion, mean_dice
 
 if TYPE_CHECKING:
     import torch
