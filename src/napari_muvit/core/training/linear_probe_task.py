@@ -101,6 +101,11 @@ def crops_by_group(
     if "" in given:
         raise ConfigError("A group without a name was given.")
     names = tuple(dict.fromkeys(given))
+    if len(set(given[: len(groups)])) < 2:
+        raise ConfigError(
+            f"All training images are of the group {given[0]}; two groups are needed "
+            "to tell them apart."
+        )
     numbers = [names.index(name) + 1 for name in given]
     train, test, said = task.sides(numbers)
     slides, config, notes = prepare_unlabelled(

@@ -139,6 +139,8 @@ def probe_linear(
     if untrained:
         yardstick = _random_encoder(probed.config, seed)
         rows += look(yardstick, untrained=True)[0]
+    count = len(found.class_names)
+    notes += _unknown(found.class_names, train.counts(count), test.counts(count))
     return LinearProbeResult(
         model=probed.name,
         kind=probed.kind,
@@ -147,8 +149,8 @@ def probe_linear(
         rows=rows,
         train_images=found.train.names,
         test_images=found.test.names,
-        train_crops=train.counts(len(found.class_names)),
-        test_crops=test.counts(len(found.class_names)),
+        train_crops=train.counts(count),
+        test_crops=test.counts(count),
         skipped=train.skipped + test.skipped,
         seed=seed,
         notes=tuple(notes),
@@ -174,6 +176,20 @@ def _check_kind(
             f"{len(test_groups)} test groups were given; since the training images "
             f"have {kind}, each test image needs one of the test {kind}."
         )
+
+
+def _unknown(
+    names: Sequence[str], train: Sequence[int], test: Sequence[int]
+) -> list[str]:
+    """Say which classes cannot be scored."""
+    lone = [
+        f"{name} ({'no training crop' if test[k] else 'no test crop'})"
+        for k, name in enumerate(names)
+        if bool(train[k]) != bool(test[k])
+    ]
+    return [f"Without a score, and left out of the mean: {', '.join(lone)}"] * (
+        len(lone) > 0
+    )
 
 
 def _look(
@@ -203,7 +219,7 @@ def _look(
 
 
 def _random_encoder(config: ModelConfig, seed: int) -> MuViTEncoder:
-    """Return an encoder with its first weights; torch's own generator is left alone."""
+    """Return an encoder with its first weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MuViTEncoder(config)

@@ -6,11 +6,13 @@ References: MuViT (arXiv 2602.24222), Table 2 and Fig. S3.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.cache_settings import CacheSettings
+from ..errors import ConfigError
 from ..evaluation.box_noise import BoxNoiseResult, box_noise_curve
 from ..evaluation.mae_error import (
     MAEArm,
@@ -202,6 +204,12 @@ def probe_boxes(
         For what the user can mend; `Cancelled` if ``should_stop`` said so.
     """
     check_counts(seed, crops=crops, batch_size=batch_size)
+    if not len(sigmas) or not all(0 <= sigma < math.inf for sigma in sigmas):
+        raise ConfigError(
+            f"The sigmas are {list(sigmas)}; at least one is needed, each of them "
+            "zero or a positive number.",
+            "sigmas",
+        )
     where = resolve_device(device)
     probed = open_model(model, MuViTSegmenter)
     # Labels of coarse levels are not looked at.
