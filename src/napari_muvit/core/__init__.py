@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from .prediction.run import PredictionRun, predict
     from .presets import PRESETS, preset
     from .progress import Progress
+    from .training.interactive import InteractiveTrainer
     from .training.linear_probes import probe_linear
     from .training.prepare import model_config_for
+    from .training.pretrain import pretrain
     from .training.probes import probe_boxes, probe_mae
-    from .training.run import TrainingResult, finetune
+    from .training.result import TrainingResult
+    from .training.run import finetune
 
 _HOMES = {
     "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
@@ -77,10 +80,13 @@ _HOMES = {
     "prediction.run": ("PredictionRun", "predict"),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
+    "training.interactive": ("InteractiveTrainer",),
     "training.linear_probes": ("probe_linear",),
     "training.prepare": ("model_config_for",),
+    "training.pretrain": ("pretrain",),
     "training.probes": ("probe_boxes", "probe_mae"),
-    "training.run": ("TrainingResult", "finetune"),
+    "training.result": ("TrainingResult",),
+    "training.run": ("finetune",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -89,8 +95,9 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "ModelConfig", "TrainingConfig", "PredictionConfig", "PRESETS", "preset",
     "model_config_for", "MuViTEncoder", "MuViTMAE", "MuViTSegmenter", "build_model",
     "load_model", "save_model", "load_reference_checkpoint", "load_reference_encoder",
-    "export_reference_checkpoint", "finetune", "TrainingResult", "plan_prediction",
-    "PredictionPlan",
+    "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
+    "TrainingResult",
+    "plan_prediction", "PredictionPlan",
     "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",

@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_before_the_first_step(
     usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     events: list[Progress] = []
-    with pytest.raises(OutputError, match="has 0 MB left, the model needs 1 MB"):
+    with pytest.raises(OutputError, match="has 0 MB left, the training needs 2 MB"):
         finetune([slide[0]], [slide[1]], training(), model=CONFIG,
                  out=tmp_path / "a" / "m", on_progress=events.append)  # fmt: skip
     assert not any(event.stage == "train" for event in events)

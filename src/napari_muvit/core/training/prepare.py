@@ -18,7 +18,13 @@ from ..data.cache_settings import CacheSettings
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
 from ..data.label_placement import labels_upon
 from ..data.level_cache import with_coarse_levels
-from ..data.named_labels import has_names, is_named, read_named, shared_names
+from ..data.named_labels import (
+    covering_names,
+    has_names,
+    is_named,
+    read_named,
+    shared_names,
+)
 from ..data.open import open_labels, open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
@@ -75,6 +81,7 @@ def open_annotations(
     *,
     zero_is_background: bool = False,
     classes: Sequence[str] | None = None,
+    preferred: Sequence[str] | None = None,
     purpose: str = "training",
 ) -> list[Annotations]:
     """Open label images, GeoJSON and project files, one for each image.
@@ -90,6 +97,8 @@ def open_annotations(
     classes
         Class names in label order, for files that name their classes. None: as the
         files name them, the same for all.
+    preferred
+        Class names to take unless a file names others.
     purpose
         For messages.
 
@@ -113,6 +122,7 @@ def open_annotations(
     )
     named = dict(zip(numbers, files, strict=True))
     nameless = len(sources) - len(files) + sum(not has_names(f) for f in files)
+    classes = classes or covering_names(preferred or (), files)
     if classes is None and 0 < nameless < len(sources):
         raise AnnotationError(
             "Label files that name their classes and others that number them were "
@@ -160,8 +170,6 @@ def model_config_for(
     if isinstance(model, ModelConfig):
         return dataclasses.replace(model, **changes) if changes else model
     names, colors = _class_names(annotations, classes, zero_is_background)
-    sizes = [_mean_size(image) for image in images]
-    known = [s for s in sizes if s is not None]
     values = {
         **preset(model).model,
         "in_channels": images[0].num_channels,
@@ -169,8 +177,7 @@ def model_config_for(
         "class_names": names,
         "class_colors": colors if colors and len(colors) == len(names) else None,
         "zero_is_background": zero_is_background,
-        # A size that a slide really has: between two, every slide would be resampled.
-        "pixel_size": median_high(known) if len(known) == len(sizes) else None,
+        "pixel_size": common_pixel_size(images),
         **changes,
     }
     return ModelConfig.from_dict(values)
@@ -191,6 +198,14 @@ def _class_names(
     first = ("background",) if zero_is_background else ()
     rest = range(len(first) + 1, max(1, largest) + 1)
     return first + tuple(f"class {k}" for k in rest), None
+
+
+def common_pixel_size(images: Sequence[Pyramid]) -> float | None:
+    """Micrometres of the middle one of the slides' pixels; None: not all are known."""
+    sizes = [_mean_size(image) for image in images]
+    known = [s for s in sizes if s is not None]
+    # A size that a slide really has: between two, every slide would be resampled.
+    return median_high(known) if len(known) == len(sizes) else None
 
 
 def _mean_size(image: Pyramid) -> float | None:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import math
-import shutil
-import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from ..config import ModelConfig, TrainingConfig
+from ..data.annotations import Annotations
 from ..data.cache_settings import CacheSettings
-from ..data.loading import make_loader
+from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
-from ..errors import AnnotationError, Cancelled, ConfigError, OutputError
-from ..model.checkpoint import is_model_folder, save_model
+from ..errors import AnnotationError, ConfigError
 from ..model.device import resolve_device
 from ..model.segmenter import MuViTSegmenter
 from ..progress import (
@@ -35,15 +29,13 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
-from .budget import Budget, EpochSampler
-from .callbacks import (
-    BestModelCallback,
-    Metrics,
-    ScheduleCallback,
-    StopCallback,
-    stoppable,
-)
+from ..settings import RunSettings, source_path
+from .base_module import check_compiler
+from .distributed import check_devices, is_first_process
+from .engine import Job, Outcome, Run
+from .fingerprint import fingerprint
 from .modules import FineTuneModule
+from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
     LabelSource,
@@ -53,47 +45,19 @@ from .prepare import (
     open_images,
     prepare,
 )
-from .split import (
-    Remembered,
-    build_datasets,
-    count_validation_crops,
-    prepare_validation,
-)
+from .result import TrainingResult, finished_result, say_ended, write_record
+from .run_folder import RunFolder, check_output, check_room
+from .split import build_datasets, prepare_validation
 from .start import (
     Start,
     choose_config,
-    given_class_names,
-    initial_model,
+    preferred_class_names,
     reads_zero_as_background,
+    start_segmenter,
 )
+from .trainer import check_trainer, threads
 
-ROOM_TO_SPARE = 2**20
-"""Bytes on the disk beside the weights: the card and the configuration."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingResult:
-    """What a run left."""
-
-    model_path: Path
-    """Model folder with the best weights."""
-    config: ModelConfig
-    """Of the model."""
-    best: Mapping[str, float]
-    """Validation figures of the kept weights: ``mDSC``, ``val_loss``, ``Dice NAME``;
-    empty when it was stopped before the first validation."""
-    history: tuple[Mapping[str, float], ...]
-    """One row a validation: ``step``, ``seconds``, ``loss``, ``val_loss``, ``mDSC``."""
-    stopped: str
-    """``steps``, ``minutes`` or ``stopped``."""
-    steps: int
-    """Optimiser steps done."""
-    seconds: float
-    """Wall time of training, validation included."""
-    cpu_seconds: float
-    """Process CPU time of the same span."""
-    notes: tuple[str, ...] = field(default=())
-    """What the user should know about the data."""
+__all__ = ["ReadyToTrain", "TrainingResult", "check_training", "finetune"]
 
 
 def finetune(
@@ -107,9 +71,11 @@ def finetune(
     val_images: Sequence[ImageSource] = (),
     val_annotations: Sequence[LabelSource] = (),
     overwrite: bool = False,
+    resume: bool = False,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
+    settings: RunSettings | None = None,
 ) -> TrainingResult:
     """Train a segmenter on annotated slides.
 
@@ -134,14 +100,20 @@ def finetune(
         Slides to validate on. Without them a part of the annotated places is held out.
     overwrite
         Replace a model that is at ``out``.
+    resume
+        Go on with the run that was stopped or killed at ``out``, from its last state,
+        to the weights that the unbroken run would have. Where there is none, begin.
     on_progress
         Called after every step and validation, from this thread.
     should_stop
-        Asked often; when it says True training ends within 2 s and the best model
-        stays.
+        Asked often; when it says True training ends within 2 s, and the best model and
+        a state to go on from stay.
     cache
         Where coarse levels are kept that the slides lack. None: as the environment
         says.
+    settings
+        Paths and ways of reading, to be kept beside the model, from which the run can
+        be repeated. None: as far as ``images`` and ``annotations`` are paths.
 
     Returns
     -------
@@ -154,6 +126,11 @@ def finetune(
         `OutputError` or `DeviceError` for what the user can mend; `Cancelled` when it
         was stopped before there was any model.
     """
+    folder = RunFolder(Path(out))
+    done = finished_result(folder, "finetune") if resume else None
+    if done is not None:
+        say_ended(done, on_progress)
+        return done
     ready = check_training(
         images,
         annotations,
@@ -164,12 +141,23 @@ def finetune(
         val_images=val_images,
         val_annotations=val_annotations,
         overwrite=overwrite,
+        resume=resume,
         on_progress=on_progress,
         should_stop=should_stop,
     )
     ready = _with_coarse_levels(ready, cache, on_progress, should_stop)
-    with _threads(config.num_threads):
-        return _fit(ready, config, Path(out), on_progress, should_stop)
+    settings = settings or RunSettings(
+        command="finetune",
+        images=source_paths(images),
+        labels=source_paths(annotations),
+        val_images=source_paths(val_images),
+        val_labels=source_paths(val_annotations),
+        **start_settings(start),
+    )
+    with threads(config.num_threads):
+        job = _job(ready, config, folder, settings)
+        outcome = Run(job, config, on_progress, should_stop, resume)()
+    return _result(ready, folder, outcome, config)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -184,6 +172,10 @@ class ReadyToTrain:
     """Validation slides of their own; empty: a part is held out."""
     device: torch.device
     """Where it will run."""
+    passes: int
+    """Of a step: how often a part of its crops goes through the network."""
+    start: str = ""
+    """What was taken over."""
 
 
 def check_training(
@@ -197,6 +189,7 @@ def check_training(
     val_images: Sequence[ImageSource] = (),
     val_annotations: Sequence[LabelSource] = (),
     overwrite: bool = False,
+    resume: bool = False,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
 ) -> ReadyToTrain:
@@ -204,8 +197,8 @@ def check_training(
 
     Parameters and exceptions are those of `finetune`.
     """
-    _check_output(Path(out), overwrite)
-    device = resolve_device(config.device)
+    folder = RunFolder(Path(out))
+    device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
     zero = reads_zero_as_background(model, start)
@@ -213,77 +206,76 @@ def check_training(
         annotations,
         pyramids,
         zero_is_background=zero,
-        classes=given_class_names(model, start),
+        classes=model.names if isinstance(model, ModelConfig) else None,
+        preferred=preferred_class_names(model, start),
     )
     model_config = choose_config(model, start, pyramids, marks)
+    pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
     data = prepare(pyramids, marks, model_config, config.seed, should_stop)
-    _check_batch(data.config, config)
+    passes = config.accumulate or 1
+    _check_batch(data.config, config, passes)
     validation = prepare_validation(val_images, val_annotations, data, config.seed)
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
-    segmenter = initial_model(data.config, start, on_progress)
-    _check_room(Path(out), segmenter)
+    initial = start_segmenter(data.config, start, on_progress)
+    check_room(folder, initial.model, config)
     for note in data.notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToTrain(
-        segmenter=segmenter, data=data, validation=validation, device=device
+        segmenter=initial.model,
+        data=data,
+        validation=validation,
+        device=device,
+        passes=passes,
+        start=initial.report.summary() if initial.report else "",
     )
 
 
-def _check_batch(model: ModelConfig, config: TrainingConfig) -> None:
+def check_machine(
+    config: TrainingConfig, folder: RunFolder, *, overwrite: bool, resume: bool
+) -> torch.device:
+    """Check the output and what the machine must have; return where to run."""
+    if is_first_process(config):
+        # The others start when the first one is at work there.
+        check_output(folder, overwrite=overwrite, resume=resume)
+    device = resolve_device(config.device)
+    check_devices(config, device)
+    check_trainer(config)
+    check_compiler(config)
+    return device
+
+
+def chosen_slides(
+    count: int | None, slides: Sequence[Pyramid], marks: Sequence[Annotations]
+) -> tuple[list[Pyramid], list[Annotations]]:
+    """Choose so many slides, evenly spread over their order.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer.
+    """
+    if count is None:
+        return list(slides), list(marks)
+    if count > len(slides):
+        raise ConfigError(
+            f"labelled_slides is {count}, but there are {len(slides)} slides.",
+            "labelled_slides",
+        )
+    kept = [int((i + 0.5) * len(slides) / count) for i in range(count)]
+    return [slides[i] for i in kept], [marks[i] for i in kept]
+
+
+def _check_batch(model: ModelConfig, config: TrainingConfig, passes: int) -> None:
     """Refuse what batch norm cannot be trained with: a single value a channel."""
     by_batch = model.decoder != "pyramid" or model.pyramid_norm == "batch"
     one_value = all(edge == model.crop_size for edge in model.patch)
-    if config.batch_size == 1 and one_value and by_batch:
+    crops = config.batch_size // (passes * config.world_size)
+    if crops == 1 and one_value and by_batch:
         raise ConfigError(
             f"Crops of one patch ({model.crop_size} px) cannot be trained on one at a "
             "time; use larger crops, or a larger batch.",
             "batch_size",
-        )
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse what is somebody else's, or cannot be written, before hours of work.
-
-    Leaves nothing behind: a mistake found later must not leave an empty folder.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; a folder for the model is needed.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not is_model_folder(folder):
-            raise OutputError(
-                f"{folder} holds other files; choose a new folder for the model."
-            )
-        if not overwrite:
-            raise OutputError(
-                f"{folder} holds a model already; choose another folder or pass "
-                "--overwrite."
-            )
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.write_bytes(b"")
-        probe.unlink()
-        for path in made:
-            path.rmdir()
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}. Free the disk or "
-            "choose another folder for the model."
-        ) from error
-
-
-def _check_room(folder: Path, segmenter: MuViTSegmenter) -> None:
-    """Refuse a disk that has no room for the model, before hours of work."""
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    needed = sum(t.numel() * t.element_size() for t in segmenter.state_dict().values())
-    free = shutil.disk_usage(place).free
-    if free < needed + ROOM_TO_SPARE:
-        raise OutputError(
-            f"The disk of {folder} has {free / 1e6:.0f} MB left, the model needs "
-            f"{(needed + ROOM_TO_SPARE) / 1e6:.0f} MB. Free the disk or choose another "
-            "folder for the model."
         )
 
 
@@ -304,137 +296,91 @@ def _with_coarse_levels(
     return dataclasses.replace(ready, data=data, validation=keep(ready.validation))
 
 
-def _fit(
+def plan_finetuning(
+    images: Sequence[ImageSource],
+    annotations: Sequence[LabelSource],
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    should_stop: StopFn = never_stop,
+    **options: Any,
+) -> TrainingPlan:
+    """Say what `finetune` would do, after all of its checks; nothing is written.
+
+    Parameters and exceptions are those of `finetune`. A step is timed, which may build
+    no coarse levels, so it can be slower than it will be.
+    """
+    ready = check_training(
+        images, annotations, config, out=out, should_stop=should_stop, **options
+    )
+    with threads(config.num_threads):
+        return make_plan(
+            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            config,
+            ready.data.slides,
+            ready.validation,
+            notes=ready.data.notes,
+            should_stop=should_stop,
+        )
+
+
+def source_paths(sources: Sequence[Any]) -> tuple[str | None, ...]:
+    """Paths of slides or labels, None for objects; see `RunSettings`."""
+    if isinstance(sources, (str, Path, Pyramid, np.ndarray, Annotations)):
+        sources = [sources]
+    return tuple(source_path(source) for source in sources)
+
+
+def start_settings(start: Start) -> dict[str, Any]:
+    """What settings say of a start."""
+    path = source_path(start)
+    lost = start is not None and path is None
+    return {"start": path, "missing": ("start",) if lost else ()}
+
+
+def _job(
     ready: ReadyToTrain,
     config: TrainingConfig,
-    folder: Path,
-    on_progress: ProgressFn,
-    should_stop: StopFn,
-) -> TrainingResult:
-    segmenter, data, device = ready.segmenter, ready.data, ready.device
+    folder: RunFolder,
+    settings: RunSettings,
+) -> Job:
+    segmenter, data = ready.segmenter, ready.data
     training, validation = build_datasets(data, ready.validation, config)
     if training.sampler.empty:
         raise AnnotationError("No annotated place is left to train on; annotate more.")
     if config.freeze_encoder:
         segmenter.encoder.requires_grad_(requires_grad=False)
-    budget = Budget(config)
-    wall, cpu = time.monotonic(), time.process_time()
     counts = np.sum([slide.index.counts for slide in data.slides], axis=0)
-    module = FineTuneModule(segmenter, config, counts.tolist())
-
-    save = partial(_save, segmenter, folder, config)
-    best = BestModelCallback(budget, on_progress, save)
-    sampler = EpochSampler(budget, config.batch_size)
-    callbacks = [StopCallback(should_stop), ScheduleCallback(budget, on_progress), best]
-    stopped = ""
-    with _quiet():
-        trainer = _trainer(config, device, callbacks)
-    try:
-        with stoppable(segmenter, should_stop), _quiet():
-            crops = count_validation_crops(
-                segmenter, validation, budget, config, device
-            )
-            trainer.fit(
-                module,
-                make_loader(
-                    training,
-                    batch_sampler=sampler,
-                    num_workers=config.num_workers,
-                    pin_memory=device.type == "cuda",
-                ),
-                DataLoader(Remembered(validation, crops), batch_size=config.batch_size),
-            )
-    except Cancelled:
-        stopped = "stopped"
-    steps = trainer.global_step
-    if stopped and not best.best:
-        _check_worth_saving(folder, steps)
-        save({}, best.history)
-    return TrainingResult(
-        model_path=folder,
-        config=data.config,
-        best=best.best,
-        history=tuple(best.history),
-        stopped=stopped or budget.stop_reason(steps),
-        steps=steps,
-        seconds=time.monotonic() - wall,
-        cpu_seconds=time.process_time() - cpu,
-        notes=data.notes,
+    names = [f"Dice {name}" for name in data.config.names]
+    return Job(
+        kind="finetune",
+        module=FineTuneModule(segmenter, config, counts.tolist()),
+        model=data.config,
+        training=training,
+        validation=validation,
+        folder=folder,
+        device=ready.device,
+        passes=ready.passes,
+        data=fingerprint([*data.slides, *ready.validation]),
+        log_columns=("val_loss", "mDSC", *names),
+        settings=settings,
     )
 
 
-def _save(
-    segmenter: MuViTSegmenter,
-    folder: Path,
-    config: TrainingConfig,
-    metrics: Mapping[str, float],
-    history: Sequence[Metrics],
-) -> None:
-    """Write the model with what is known about it."""
-    save_model(
-        segmenter,
-        folder,
-        metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
-        training={"config": config.to_dict(), "history": list(history)},
+def _result(
+    ready: ReadyToTrain, folder: RunFolder, outcome: Outcome, config: TrainingConfig
+) -> TrainingResult:
+    result = TrainingResult(
+        model_path=folder.path,
+        config=ready.data.config,
+        best=outcome.course.best,
+        history=tuple(outcome.course.history),
+        stopped=outcome.stopped,
+        steps=outcome.steps,
+        seconds=outcome.seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        notes=ready.data.notes,
     )
-
-
-def _check_worth_saving(folder: Path, steps: int) -> None:
-    """Raise `Cancelled` where a model that no validation has seen is of no use."""
-    if steps == 0:
-        raise Cancelled("Stopped before the first step; there is no model yet.")
-    if is_model_folder(folder):
-        # With overwrite: a validated model is worth more than a few steps.
-        raise Cancelled(
-            f"Stopped before the first validation; the model that was at {folder} is "
-            "kept."
-        )
-
-
-def _trainer(
-    config: TrainingConfig, device: torch.device, callbacks: list[L.Callback]
-) -> L.Trainer:
-    index = device.index or 0
-    return L.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=1 if device.type != "cuda" else [index],
-        precision=config.precision,
-        max_epochs=-1,
-        gradient_clip_val=config.clip_norm,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Limit torch's CPU threads for the time of the run."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's advice on loaders and its banners away from the user."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            yield
-    finally:
-        for log, level in zip(loggers, levels, strict=True):
-            log.setLevel(level)
+    if is_first_process(config):
+        write_record(folder, "finetune", result)
+    return result
