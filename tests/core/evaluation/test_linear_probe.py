@@ -51,6 +51,23 @@ def test_the_majority_of_what_is_annotated(labels: list[int]) -> None:
     assert found == wanted
 
 
+@pytest.mark.parametrize(
+    ("cells", "label"),
+    [((0, 0), 1), ((0, 1), 1), ((0, 2), 3), ((3, 1), 2), ((0, 150), 3)],
+)
+def test_the_background_counts_where_there_is_nothing_else(
+    cells: tuple[int, int], label: int
+) -> None:
+    labels = torch.ones(202, dtype=torch.uint8)
+    labels[:2] = 0
+    labels[2 : 2 + cells[0]] = 2
+    labels[10 : 10 + cells[1]] = 3
+    assert majority_label(labels, background=1) == label
+    assert majority_label(labels) == (3 if cells[1] == 150 else 1)
+    assert majority_label(labels * 0, background=1) == 0
+    assert majority_label(labels, background=9) == majority_label(labels)
+
+
 def test_features_are_those_of_the_levels_that_are_seen() -> None:
     torch.manual_seed(0)
     encoder = MuViTEncoder(CONFIG).train()

@@ -14,6 +14,7 @@ from napari_muvit.core import (
     MuViTMAE,
     MuViTSegmenter,
     Progress,
+    export_reference_checkpoint,
     open_pyramid,
     probe_boxes,
     probe_linear,
@@ -370,3 +371,29 @@ def test_a_probe_stops_when_asked(after: int) -> None:
         with pytest.raises(Cancelled):
             run(should_stop=stop, **FAST)
         assert asked == after + 1
+
+
+def test_folders_of_the_authors(tmp_path: Path) -> None:
+    images = named([spots(k, k % 2) for k in range(4)])
+    mae = made(MuViTMAE, rotary_position="corner", mae_context="all",
+               mae_dim=16, embed_dim=32, background_value=None,
+               normalisation="auto", crop_size=32)  # fmt: skip
+    folder = export_reference_checkpoint(mae, tmp_path / "theirs")
+    found = probe_mae(folder, images, crops=2, **FAST)
+    assert found.titles() == ["true boxes", "naive boxes"]
+    linear = probe_linear(folder, images, groups=GROUPS[:4], crops=3, **FAST)
+    assert linear.kind == "MuViTMAE"
+    assert linear.model == "theirs"
+    with pytest.raises(CheckpointError, match="a MuViTSegmenter is needed"):
+        probe_boxes(folder, images[:1], [np.ones((96, 80), np.uint8)], **FAST)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_model_is_looked_through() -> None:
+    images = named([spots(0, 0)])
+    mae = made(MuViTMAE)
+    compiled = torch.compile(mae)
+    (first, second) = (
+        probe_mae(model, images, crops=3, **FAST) for model in (mae, compiled)
+    )
+    assert first.rows == second.rows

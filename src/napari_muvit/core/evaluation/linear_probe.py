@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from ..model.encoder import MuViTEncoder
 
+LEAST_FOREGROUND = 0.01
+"""Share of a crop's annotated pixels from which on its class is not the background."""
 Levels = tuple[float, ...]
 """Scale factors of the levels that an encoder sees."""
 
@@ -201,14 +203,29 @@ def level_sets(scale_factors: Sequence[float]) -> tuple[Levels, ...]:
     return (*((factor,) for factor in factors), *growing)
 
 
-def majority_label(labels: Tensor) -> int:
-    """The label of most annotated pixels, 0 without any; of equals the smallest.
+def majority_label(labels: Tensor, background: int | None = None) -> int:
+    """The class of a crop: the label of most annotated pixels, 0 without any.
 
-    The features are means over a crop, so what fills it is what they can tell.
+    Not that of its centre: the features are means over the crop, so what fills it is
+    what they can tell. The background counts only where there is next to nothing else,
+    because objects such as cells never fill a crop. Of equals it is the smallest.
+
+    Parameters
+    ----------
+    labels
+        (*spatial) of one crop, 0 = not annotated.
+    background
+        Label of the background; None: there is none.
     """
     counts = torch.bincount(labels.flatten().long())
     counts[0] = 0
-    return int(counts.argmax()) if bool(counts.any()) else 0
+    total = int(counts.sum())
+    if background is not None and background < len(counts):
+        rest = counts.clone()
+        rest[background] = 0
+        if int(rest.sum()) >= max(1, LEAST_FOREGROUND * total):
+            counts = rest
+    return int(counts.argmax()) if total else 0
 
 
 def crop_features(

@@ -12,6 +12,7 @@ from ..config import ModelConfig
 from ..data.cache_settings import CacheSettings
 from ..data.pyramid import Pyramid
 from ..errors import AnnotationError, ConfigError
+from ..evaluation.linear_probe import LEAST_FOREGROUND
 from ..progress import ProgressFn, StopFn
 from .prepare import (
     LabelSource,
@@ -27,6 +28,8 @@ from .probe_data import ClassifiedCrops, labelled_crops, plain_crops
 TEST_SEED = 104_729
 """Keeps the places of test crops apart from those of training crops."""
 MAJORITY = "the label of most of its annotated pixels (finest level)"
+BUT = f"; the background only where less than {100 * LEAST_FOREGROUND:g} % is another"
+"""Added to that where there is a background."""
 GROUP = "the group of its image"
 
 
@@ -163,13 +166,13 @@ def crops_by_label(
         samples = labelled_crops([slides[i] for i in side], data.config, seed)
         if not samples:
             raise AnnotationError(f"None of the {name} images is annotated.")
-        return ClassifiedCrops(samples, count)
+        return ClassifiedCrops(samples, count, background=told.background)
 
     found = ClassedCrops(
         train=crops(train, task.seed, task.counts[0], "training"),
         test=crops(test, task.seed + TEST_SEED, task.counts[1], "test"),
         class_names=told.names,
-        rule=MAJORITY,
+        rule=MAJORITY + (BUT if told.background else ""),
         notes=data.notes,
     )
     used = {*found.train.names, *found.test.names}

@@ -61,9 +61,9 @@ def probe_linear(
 ) -> LinearProbeResult:
     """Fit a linear classifier on features of a frozen encoder, and test it.
 
-    The class of a crop is that of most of its annotated pixels, or the group of its
-    image. Done for each level alone (the encoder sees no other), then from the finest
-    level on with one more at a time, up to all.
+    The class of a crop is that of most of its annotated pixels (see `majority_label`),
+    or the group of its image. Done for each level alone (the encoder sees no other),
+    then from the finest level on with one more at a time, up to all.
 
     Parameters
     ----------

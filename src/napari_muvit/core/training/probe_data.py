@@ -18,7 +18,8 @@ from ..data.loading import make_loader
 from ..data.sampling import CropSampler, PlainSlide, TrainingSlide, UniformSampler
 from ..errors import CheckpointError, ConfigError
 from ..evaluation.linear_probe import majority_label
-from ..model.checkpoint import load_model, read_header
+from ..model import reference
+from ..model.checkpoint import is_model_folder, load_model, read_header
 from ..model.encoder import MuViTEncoder
 from ..model.mae import MuViTMAE
 from ..model.segmenter import MuViTSegmenter
@@ -72,7 +73,9 @@ class ClassifiedCrops(CropsOfEach):
     slides, count
         See `CropsOfEach`.
     classes
-        Class of each slide; None: the majority label of the crop.
+        Class of each slide; None: that of each crop, see `majority_label`.
+    background
+        Label of the background, for that.
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class ClassifiedCrops(CropsOfEach):
         slides: Sequence[MAEDataset] | Sequence[SegmentationDataset],
         count: int,
         classes: Sequence[int] | None = None,
+        background: int | None = None,
     ) -> None:
         super().__init__(slides, count)
         self.classes = classes
+        self.background = background
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Read one crop and find its class."""
@@ -90,7 +95,7 @@ class ClassifiedCrops(CropsOfEach):
         if self.classes is not None:
             label = self.classes[index // self.count]
         else:
-            label = majority_label(crop.labels)
+            label = majority_label(crop.labels, self.background)
         return crop.pixels, crop.bboxes, torch.tensor(label)
 
 
@@ -205,7 +210,7 @@ def open_model(model: Any, kind: type[Any]) -> Probed:
     Parameters
     ----------
     model
-        A module, or a model folder.
+        A module, compiled or not, or a model folder of this or of the authors' package.
     kind
         `MuViTMAE`, `MuViTSegmenter`, or `MuViTEncoder`, which is taken out of each.
 
@@ -215,10 +220,8 @@ def open_model(model: Any, kind: type[Any]) -> Probed:
         If it is of another kind.
     """
     if isinstance(model, (str, Path)):
-        held = read_header(model).kind
-        loaded = load_model(model, kind)
-        name = Path(model).absolute().name
-        return Probed(name, held, loaded, loaded.config)
+        return _open_folder(Path(model), kind)
+    model = getattr(model, "_orig_mod", model)
     if not isinstance(model, (MuViTEncoder, MuViTMAE, MuViTSegmenter)):
         raise CheckpointError(
             f"A {type(model).__name__} was given; a model or its folder is needed."
@@ -229,6 +232,22 @@ def open_model(model: Any, kind: type[Any]) -> Probed:
     if not isinstance(model, kind):
         raise CheckpointError(f"A {held} was given; a {kind.__name__} is needed.")
     return Probed("the given model", held, model, model.config)
+
+
+def _open_folder(folder: Path, kind: type[Any]) -> Probed:
+    name = folder.absolute().name
+    if is_model_folder(folder) or not reference.is_reference_folder(folder):
+        held = read_header(folder).kind
+        model = load_model(folder, kind)
+        return Probed(name, held, model, model.config)
+    held = reference.read_reference_header(folder).kind
+    if kind is MuViTEncoder:
+        encoder = reference.load_reference_encoder(folder).eval()
+        return Probed(name, held, encoder, encoder.config)
+    if held != kind.__name__:
+        raise CheckpointError(f"{folder} holds a {held}; a {kind.__name__} is needed.")
+    mae = reference.load_reference_checkpoint(folder).eval()
+    return Probed(name, held, mae, mae.config)
 
 
 def check_alike(first: Probed, second: Probed) -> None:
