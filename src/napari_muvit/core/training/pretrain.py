@@ -34,6 +34,7 @@ from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .engine import Job, Run
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
+from .memory import MemoryPlan, plan_memory
 from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
@@ -162,8 +163,8 @@ class ReadyToPretrain:
     """What the user should know."""
     device: torch.device
     """Where it will run."""
-    passes: int
-    """Of a step."""
+    memory: MemoryPlan
+    """What it needs, and how its batch is split to fit."""
     start: str = ""
     """What was taken over."""
 
@@ -203,11 +204,14 @@ def check_pretraining(
     L.seed_everything(config.seed, verbose=False)
     initial = start_mae(completed, start, on_progress)
     check_room(folder, initial.model, config)
+    memory = plan_memory(initial.model, config, device)
+    if memory.batch.note:
+        notes = (*notes, memory.batch.note)
     for note in notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToPretrain(
         mae=initial.model, config=completed, slides=slides, validation=validation,
-        notes=notes, device=device, passes=config.accumulate or 1,
+        notes=notes, device=device, memory=memory,
         start=initial.report.summary() if initial.report else "",
     )  # fmt: skip
 
@@ -281,7 +285,7 @@ def _job(
         validation=MAEDataset(validation, ready.config),
         folder=folder,
         device=ready.device,
-        passes=ready.passes,
+        memory=ready.memory,
         data=fingerprint([*ready.slides, *ready.validation]),
         log_columns=("val_loss", *levels),
         settings=settings,
