@@ -86,7 +86,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
         preferred=preferred_class_names(settings.preset, start),
     )
     model = _model_config(settings, start, images, labels, zero)
-    training = training_config(settings, settings.preset or "tiny")
+    training = training_config(settings, start)
     options: dict[str, Any] = {
         "out": arguments.out,
         "model": model,

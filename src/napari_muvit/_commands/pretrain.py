@@ -49,7 +49,7 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
     start = None if settings.start is None else Path(settings.start)
     images = opened(settings.images, settings)
     model = choose_mae_config(settings.preset, start, images, changes=settings.model)
-    training = training_config(settings, settings.preset or "tiny")
+    training = training_config(settings, start)
     options: dict[str, Any] = {
         "out": arguments.out,
         "model": model,

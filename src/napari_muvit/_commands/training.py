@@ -185,10 +185,16 @@ def _assignments(texts: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def training_config(settings: RunSettings, name: str) -> TrainingConfig:
-    """Configuration of the training: the settings upon a preset."""
-    from ..core.config import TrainingConfig
+def training_config(settings: RunSettings, start: Path | None) -> TrainingConfig:
+    """Configuration of the training: the settings upon those of a preset.
 
+    That which is named, else that of about the size of what is started from.
+    """
+    from ..core.config import TrainingConfig
+    from ..core.training.start import matching_preset, start_header
+
+    header = start_header(start)
+    name = settings.preset or (matching_preset(header.config) if header else "tiny")
     return TrainingConfig.from_dict(settings.training_fields(name))
 
 
