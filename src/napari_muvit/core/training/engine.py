@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import ModelConfig, TrainingConfig
-from ..data.loading import make_loader
+from ..data.loading import StoppableDataset, make_loader
 from ..errors import Cancelled
 from ..lock import OutputLock
 from ..model.checkpoint import is_model_folder, save_model
-from ..progress import Progress, ProgressFn, StopFn, ignore_progress
+from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
 from .budget import Budget, EpochSampler
@@ -32,6 +32,7 @@ from .callbacks import (
 from .course import Course
 from .distributed import is_first_process
 from .ema import WeightAverage
+from .failures import SignalCallback, plain_failures
 from .keeper import Asked, StateKeeper, check_same
 from .mae_module import PretrainModule
 from .run_folder import RunFolder
@@ -155,14 +156,15 @@ class Run:
     def _say(self, message: str) -> None:
         self.on_progress(Progress(stage="prepare", done=1, total=1, message=message))
 
-    def __call__(self) -> Outcome:
-        """Train to the end, or until a stop."""
-        with self._locked() as lock:
-            return self._train(lock)
-
     @contextmanager
-    def _locked(self) -> Iterator[OutputLock | None]:
-        """Hold the folder, in the process that writes."""
+    def at_work(self) -> Iterator[OutputLock | None]:
+        """Hold the folder, in the process that writes; None in the others.
+
+        Raises
+        ------
+        OutputError
+            If another process is at work there.
+        """
         if not self.first:
             yield None
             return
@@ -180,11 +182,14 @@ class Run:
                     folder.private.rmdir()
                     folder.path.rmdir()
 
-    def _train(self, lock: OutputLock | None) -> Outcome:
+    def train(self, lock: OutputLock | None) -> Outcome:
+        """Train to the end, or until a stop, under the lock of `at_work`."""
         job, config, module = self.job, self.config, self.job.module
         log = None
         if lock is not None:
-            log = RunLog(job.folder.log, job.log_columns, module.first_step)
+            log = RunLog(
+                job.folder.log, job.log_columns, module.first_step, self._say
+            )  # fmt: skip
         steps = StepCallback(
             self.budget,
             self.on_progress,
@@ -209,13 +214,13 @@ class Run:
         stop = StopCallback(self.should_stop, together)
         with quiet():
             trainer = make_trainer(
-                config, job.device, [stop, steps, judge, keep], job.passes,
-                job.folder.private,
+                config, job.device, [SignalCallback(), stop, steps, judge, keep],
+                job.passes, job.folder.private,
             )  # fmt: skip
         together.attach(trainer)
         stopped = ""
         try:
-            with self._stoppable(), quiet():
+            with plain_failures(config.world_size), self._stoppable(), quiet():
                 self._fit(trainer)
         except Cancelled:
             stopped = "stopped"
@@ -225,9 +230,9 @@ class Run:
                 log.flush()
         if not stopped:
             ended = self.budget.stop_reason(module.steps_done)
-            stopped = "early" if judge.ended_early else ended
+            stopped = "early" if self._waited_enough else ended
         if lock is not None:
-            self._finish(stopped)
+            self._keep_last()
         return Outcome(
             course=self.course,
             steps=module.steps_done,
@@ -239,8 +244,7 @@ class Run:
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
         """Listen within a step where this process alone can leave it."""
-        alone = self.config.world_size == 1 and not self.config.compile
-        if not alone:
+        if self.config.world_size > 1 or self.config.compile:
             yield
             return
         with stoppable(self.job.module.network, self.should_stop):
@@ -260,19 +264,30 @@ class Run:
             together=job.module.together, first_step=job.module.first_step,
         )  # fmt: skip
         size = config.batch_size // (job.passes * config.world_size)
-        share = RankShare(Remembered(job.validation), crops, job.module.together)
+        # A process that left by itself would be waited for by the others.
+        alone = config.world_size == 1
+        should_stop = self.should_stop if alone else never_stop
+        samples = Remembered(StoppableDataset(job.validation, should_stop))
+        share = RankShare(samples, crops, job.module.together)
         validation = DataLoader(share, batch_size=size)
         if self._owes_validation:
             trainer.validate(job.module, validation, verbose=False)
-        if self.budget.exhausted(job.module.first_step):
+        if self.budget.exhausted(job.module.first_step) or self._waited_enough:
             return
         training = make_loader(
             job.training,
             batch_sampler=sampler,
             num_workers=config.num_workers,
             pin_memory=job.device.type == "cuda",
+            should_stop=should_stop,
         )
         trainer.fit(job.module, training, validation)
+
+    @property
+    def _waited_enough(self) -> bool:
+        """Whether no validation was better for so long that the run is over."""
+        patience = self.config.early_stop
+        return patience is not None and self.course.waiting >= patience
 
     @property
     def _owes_validation(self) -> bool:
@@ -295,9 +310,8 @@ class Run:
         self._moved_in = True
         folder = self.job.folder
         if self.state is None:
-            # Of a run that this one replaces: they would go with another model.
-            for path in (folder.state, folder.record):
-                path.unlink(missing_ok=True)
+            # Of a run that this one replaces: it would go with another model.
+            folder.forget()
         settings = dataclasses.replace(
             self.job.settings,
             command=self.job.kind,
@@ -321,32 +335,27 @@ class Run:
             module.undo_half_step()
         if lock is None:
             return
-        if not self.course.best:
-            self._check_worth_saving()
-            self._move_in()
-            self._save(folder.path, {})
+        if module.steps_done == 0:
+            raise Cancelled("Stopped before the first step; there is no model yet.")
+        self._move_in()
         if module.steps_done != self.keeper.saved_step and trainer.optimizers:
             self.keeper.save(trainer)
-
-    def _check_worth_saving(self) -> None:
-        """Raise `Cancelled` where a model that no validation has seen is of no use."""
-        folder = self.job.folder.path
-        if self.job.module.steps_done == 0:
-            raise Cancelled("Stopped before the first step; there is no model yet.")
-        if is_model_folder(folder) and self.state is None:
+        if self.course.best:
+            return
+        if not is_model_folder(folder.path):
+            self._save(folder.path, {})
+        elif self.state is None:
             # With overwrite: a validated model is worth more than a few steps.
             raise Cancelled(
-                f"Stopped before the first validation; the model that was at {folder} "
-                "is kept."
+                "Stopped before the first validation; the model that was at "
+                f"{folder.path} is kept. Go on with --resume."
             )
 
-    def _finish(self, stopped: str) -> None:
-        """Keep the last weights; a run that has ended needs no state."""
+    def _keep_last(self) -> None:
+        """Keep the last weights beside the best."""
         last = self.course.history[-1] if self.course.history else {}
         if self.average is not None:
             self.average.swap_in()
         self._save(self.job.folder.last, {k: v for k, v in last.items() if k != "step"})
         if self.average is not None:
             self.average.swap_out()
-        if stopped != "stopped":
-            self.job.folder.state.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from ..config import ModelConfig
 from ..data.augment import Augmentation
 from ..data.datasets import SegmentationDataset, read_sample
 from ..data.sampling import DrawnCrop, PlainSlide, TrainingSlide
-from ..evaluation.dice import dice_from_confusion
+from ..evaluation import dice_from_confusion
 from ..evaluation.mode import evaluating
 from ..geometry import Box
 from ..model.segmenter import MuViTSegmenter

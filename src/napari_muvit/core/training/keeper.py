@@ -142,6 +142,7 @@ class StateKeeper:
             "step": self.module.steps_done,
             "seconds": self.budget.elapsed,
             "cpu_seconds": self.cpu_seconds,
+            "last_loss": self.module.last_loss,
             "steps_per_epoch": self.budget.steps_per_epoch,
             "validation_crops": self.validation_crops,
             "average_steps": 0 if self.average is None else self.average.steps,
@@ -157,6 +158,7 @@ class StateKeeper:
         """Put weights, the place in the run and the average back, before it starts."""
         self.module.network.load_state_dict(state.part("network"))
         self.module.first_step = int(state.facts["step"])
+        self.module.last_loss = float(state.facts["last_loss"])
         self.cpu_before = float(state.facts["cpu_seconds"])
         self.validation_crops = int(state.facts["validation_crops"])
         self.saved_step = self.module.first_step

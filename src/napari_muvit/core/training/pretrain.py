@@ -30,8 +30,8 @@ from ..progress import (
     never_stop,
 )
 from ..settings import RunSettings
-from .distributed import is_first_process
-from .engine import Job, Outcome, Run
+from .closing import Circumstances, close_run, finished_result, now, say_ended
+from .engine import Job, Run
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
 from .plan import TrainingPlan, make_plan
@@ -41,12 +41,15 @@ from .prepare import (
     open_images,
     prepare_unlabelled,
 )
-from .result import TrainingResult, finished_result, say_ended, write_record
+from .result import TrainingResult
 from .run import check_machine, source_paths, start_settings
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .start import Start, choose_mae_config, start_mae
 from .trainer import threads
+
+SAME_SLIDES = "Validation is on other crops of the same slides."
+OTHER_SLIDES = "Validation is on slides of its own."
 
 
 def pretrain(
@@ -101,6 +104,7 @@ def pretrain(
         As `finetune` does.
     """
     folder = RunFolder(Path(out))
+    began = now()
     done = finished_result(folder, "pretrain") if resume else None
     if done is not None:
         say_ended(done, on_progress)
@@ -127,8 +131,19 @@ def pretrain(
     )
     with threads(config.num_threads):
         job = _job(ready, config, folder, settings)
-        outcome = Run(job, config, on_progress, should_stop, resume)()
-    return _result(ready, folder, outcome, config)
+        about = Circumstances(
+            slides=ready.slides,
+            validation_slides=ready.validation,
+            validation=OTHER_SLIDES if ready.validation else SAME_SLIDES,
+            notes=ready.notes,
+            start=ready.start,
+            began=began,
+        )
+        run = Run(job, config, on_progress, should_stop, resume)
+        with run.at_work() as lock:
+            return close_run(
+                job, config, run.train(lock), about, on_progress, should_stop
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -183,7 +198,7 @@ def check_pretraining(
         validation, _, more = prepare(open_images(val_images), completed)
         notes = tuple(dict.fromkeys((*notes, *more)))
     else:
-        notes = (*notes, "Validation is on other crops of the same slides.")
+        notes = (*notes, SAME_SLIDES)
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
     initial = start_mae(completed, start, on_progress)
@@ -271,22 +286,3 @@ def _job(
         log_columns=("val_loss", *levels),
         settings=settings,
     )
-
-
-def _result(
-    ready: ReadyToPretrain, folder: RunFolder, outcome: Outcome, config: TrainingConfig
-) -> TrainingResult:
-    result = TrainingResult(
-        model_path=folder.path,
-        config=ready.config,
-        best=outcome.course.best,
-        history=tuple(outcome.course.history),
-        stopped=outcome.stopped,
-        steps=outcome.steps,
-        seconds=outcome.seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        notes=ready.notes,
-    )
-    if is_first_process(config):
-        write_record(folder, "pretrain", result)
-    return result

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.dice import dice_from_confusion
+from ..evaluation import dice_from_confusion
 from .record import RunRecord, SlideRecord
 from .report_html import (
     Html,

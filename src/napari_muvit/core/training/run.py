@@ -31,8 +31,9 @@ from ..progress import (
 )
 from ..settings import RunSettings, source_path
 from .base_module import check_compiler
+from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .distributed import check_devices, is_first_process
-from .engine import Job, Outcome, Run
+from .engine import Job, Run
 from .fingerprint import fingerprint
 from .modules import FineTuneModule
 from .plan import TrainingPlan, make_plan
@@ -45,7 +46,7 @@ from .prepare import (
     open_images,
     prepare,
 )
-from .result import TrainingResult, finished_result, say_ended, write_record
+from .result import TrainingResult
 from .run_folder import RunFolder, check_output, check_room
 from .split import build_datasets, prepare_validation
 from .start import (
@@ -133,6 +134,7 @@ def finetune(
         was stopped before there was any model.
     """
     folder = RunFolder(Path(out))
+    began = now()
     done = finished_result(folder, "finetune") if resume else None
     if done is not None:
         say_ended(done, on_progress)
@@ -162,8 +164,19 @@ def finetune(
     )
     with threads(config.num_threads):
         job = _job(ready, config, folder, settings)
-        outcome = Run(job, config, on_progress, should_stop, resume)()
-    return _result(ready, folder, outcome, config)
+        about = Circumstances(
+            slides=ready.data.slides,
+            validation_slides=ready.validation,
+            validation=validation_text(ready),
+            notes=ready.data.notes,
+            start=ready.start,
+            began=began,
+        )
+        run = Run(job, config, on_progress, should_stop, resume)
+        with run.at_work() as lock:
+            return close_run(
+                job, config, run.train(lock), about, on_progress, should_stop
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -334,6 +347,13 @@ def plan_finetuning(
         )
 
 
+def validation_text(ready: ReadyToTrain) -> str:
+    """Say what a run is validated on."""
+    if ready.validation:
+        return "Validation is on slides of its own."
+    return "Validation is on a part of the annotated places, held out by place."
+
+
 def source_paths(sources: Sequence[Any]) -> tuple[str | None, ...]:
     """Paths of slides or labels, None for objects; see `RunSettings`."""
     if isinstance(sources, (str, Path, Pyramid, np.ndarray, Annotations)):
@@ -375,22 +395,3 @@ def _job(
         log_columns=("val_loss", "mDSC", *names),
         settings=settings,
     )
-
-
-def _result(
-    ready: ReadyToTrain, folder: RunFolder, outcome: Outcome, config: TrainingConfig
-) -> TrainingResult:
-    result = TrainingResult(
-        model_path=folder.path,
-        config=ready.data.config,
-        best=outcome.course.best,
-        history=tuple(outcome.course.history),
-        stopped=outcome.stopped,
-        steps=outcome.steps,
-        seconds=outcome.seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        notes=ready.data.notes,
-    )
-    if is_first_process(config):
-        write_record(folder, "finetune", result)
-    return result

@@ -11,6 +11,8 @@ from ..errors import OutputError
 from ..model.checkpoint import is_model_folder
 from .base_module import Network
 
+PROBE = ".write-test"
+"""File by which it is found out whether a folder can be written."""
 ROOM_TO_SPARE = 2**20
 """Bytes on the disk beside the weights: the card, the configuration, the curves."""
 
@@ -62,6 +64,27 @@ class RunFolder:
         """Whether a run has ended here."""
         return self.record.is_file() and not self.unfinished
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was killed here before it left a state to go on from."""
+        return self.private.is_dir() and not (self.unfinished or self.finished)
+
+    def forget(self) -> None:
+        """Remove what an earlier run left beside its models.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be removed.
+        """
+        try:
+            self.record.unlink(missing_ok=True)
+            self.state.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.private} cannot be written: {error.strerror or error}."
+            ) from error
+
 
 def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
     """Refuse what is somebody else's, or cannot be written, before hours of work.
@@ -76,12 +99,12 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
     path = folder.path
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; a folder for the model is needed.")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(entry.name != PROBE for entry in path.iterdir()):
         _check_content(folder, overwrite=overwrite, resume=resume)
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".write-test"
+        probe = path / PROBE
         probe.write_bytes(b"")
         probe.unlink()
         for parent in made:
@@ -104,7 +127,8 @@ def _check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
             f"{path}: --resume goes on with what is there and --overwrite starts anew; "
             "give one of them."
         )
-    if resume and is_model_folder(path) and not (folder.unfinished or folder.finished):
+    known = folder.unfinished or folder.finished or folder.begun
+    if resume and is_model_folder(path) and not known:
         raise OutputError(
             f"{path} holds a model, but no run to go on with. Start from it with "
             "--start and another folder, or pass --overwrite."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import OutputError
@@ -20,7 +22,8 @@ STEP_COLUMNS = ("step", "seconds", "loss", "rate")
 class RunLog:
     """Appends rows; what a killed run wrote beyond its last state is cut off.
 
-    Nothing is written before the first row.
+    Nothing is written before the first row. A full disk does not end the run here: the
+    rows wait for room, and the state, which matters more, will say so if there is none.
 
     Parameters
     ----------
@@ -30,15 +33,20 @@ class RunLog:
         Columns of a validation, such as ``val_loss`` and ``mDSC``.
     first_step
         Steps that were done in an earlier part of the run; rows behind are cut off.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
+    warn
+        Told once why the file cannot be written.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], first_step: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        names: Sequence[str],
+        first_step: int,
+        warn: Callable[[str], None],
+    ) -> None:
         self.path = path
+        self._warn = warn
+        self._warned = False
         self.columns = (*STEP_COLUMNS, *names)
         self._rows: list[Mapping[str, float]] = []
         self._written = time.monotonic()
@@ -52,19 +60,23 @@ class RunLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is kept."""
-        rows, self._rows = self._rows, []
+        """Write what is kept, or go on keeping it."""
         self._written = time.monotonic()
-        if not rows:
+        if not self._rows:
             return
-        self._begin()
         try:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text(rows, header=False))
+            self._begin()
+            _append(self.path, self._text(self._rows, header=False).encode())
         except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be written: {error.strerror or error}."
-            ) from error
+            if not self._warned:
+                cause = error.__cause__ if isinstance(error, OutputError) else error
+                self._warn(
+                    f"The curves wait for room: {self.path} cannot be written "
+                    f"({getattr(cause, 'strerror', None) or error})."
+                )
+            self._warned = True
+            return
+        self._rows = []
 
     def _begin(self) -> None:
         if not self._begun:
@@ -81,6 +93,18 @@ class RunLog:
         for row in rows:
             writer.writerow([_cell(row.get(name)) for name in self.columns])
         return buffer.getvalue()
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append all of it or nothing: half a row would spoil the next one."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def _cell(value: float | None) -> str:

@@ -88,7 +88,9 @@ def read_state(path: Path) -> RunState:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: what is mapped keeps the file open, and Windows does not replace
+            # an open file.
+            tensors = {n: file.get_tensor(n).clone() for n in file.keys()}  # noqa: SIM118
         facts = json.loads(metadata["state"])
         version = facts["format_version"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -47,6 +47,7 @@ def make_trainer(
     if strategy == "auto" and config.world_size > 1:
         strategy = "ddp"
     return L.Trainer(
+        default_root_dir=folder,
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=devices,
         num_nodes=config.num_nodes,
