@@ -60,6 +60,9 @@ class TrainingConfig(JsonConfig):
     """Share of crops drawn so that they hold a foreground pixel; classes equally."""
     flips: bool = True
     """Flip and transpose the whole nested crop at random."""
+    upright: bool = False
+    """Flip left and right only: for tissue that always lies the same way up, such as
+    sections of an organ, where up and down tell regions apart."""
     intensity_jitter: float = 0.1
     """Largest random change of a nested crop's contrast, as a share; 0: off."""
     stain_jitter: float = 0.0
