@@ -68,7 +68,7 @@ def add_run_options(add: Add) -> None:
     add("--devices", type=int, metavar="N", help="devices of each machine (1)")
     add("--nodes", type=int, metavar="N", help="machines (1)")
     add("--strategy", help="of several devices, as Lightning names it (ddp)")
-    add("--precision", choices=("32-true", "bf16-mixed", "16-mixed"))
+    add("--precision", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
     add("--compile", action="store_true", default=None, help="use torch.compile")
     add("--workers", type=int, metavar="N", help="processes that read crops (0: none)")
     add("--logger", choices=("none", "tensorboard", "wandb"), help="beside the CSV")

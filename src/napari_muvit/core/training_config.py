@@ -8,7 +8,7 @@ from typing import Literal
 
 from .checks import JsonConfig, require, whole
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Logger = Literal["none", "tensorboard", "wandb"]
 
@@ -86,7 +86,8 @@ class TrainingConfig(JsonConfig):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     precision: Precision = "32-true"
-    """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``. ``auto``: bf16-mixed
+    on devices that compute in bfloat16, else 32-true."""
     devices: int = 1
     """Devices of this kind on each machine."""
     num_nodes: int = 1

@@ -47,7 +47,7 @@ from .run import check_machine, source_paths, start_settings
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .start import Start, choose_mae_config, start_mae
-from .trainer import threads
+from .trainer import settled, threads
 
 SAME_SLIDES = "Validation is on other crops of the same slides."
 OTHER_SLIDES = "Validation is on slides of its own."
@@ -106,6 +106,7 @@ def pretrain(
     """
     folder = RunFolder(Path(out))
     began = now()
+    config = settled(config)
     done = finished_result(folder, "pretrain") if resume else None
     if done is not None:
         say_ended(done, on_progress)
@@ -187,6 +188,7 @@ def check_pretraining(
     Parameters and exceptions are those of `pretrain`.
     """
     folder = RunFolder(Path(out))
+    config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
@@ -251,6 +253,7 @@ def plan_pretraining(
 
     Parameters and exceptions are those of `pretrain`.
     """
+    config = settled(config)
     ready = check_pretraining(
         images, config, out=out, should_stop=should_stop, **options
     )

@@ -57,7 +57,7 @@ from .start import (
     reads_zero_as_background,
     start_segmenter,
 )
-from .trainer import check_trainer, threads
+from .trainer import check_trainer, settled, threads
 
 __all__ = ["ReadyToTrain", "TrainingResult", "check_training", "finetune"]
 
@@ -136,6 +136,7 @@ def finetune(
     """
     folder = RunFolder(Path(out))
     began = now()
+    config = settled(config)
     done = finished_result(folder, "finetune") if resume else None
     if done is not None:
         say_ended(done, on_progress)
@@ -218,6 +219,7 @@ def check_training(
     Parameters and exceptions are those of `finetune`.
     """
     folder = RunFolder(Path(out))
+    config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
@@ -334,6 +336,7 @@ def plan_finetuning(
     Parameters and exceptions are those of `finetune`. A step is timed, which may build
     no coarse levels, so it can be slower than it will be.
     """
+    config = settled(config)
     ready = check_training(
         images, annotations, config, out=out, should_stop=should_stop, **options
     )
