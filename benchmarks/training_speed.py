@@ -210,8 +210,8 @@ def measure_loading(name: str, data: Path, workers: int) -> dict[str, Any]:
     from napari_muvit.core.progress import Progress, never_stop
     from napari_muvit.core.settings import RunSettings
     from napari_muvit.core.training.engine import Job, Run
+    from napari_muvit.core.training.finetuning import _job, check_training
     from napari_muvit.core.training.prepare import open_annotations
-    from napari_muvit.core.training.run import _job, check_training
     from napari_muvit.core.training.run_folder import RunFolder
 
     paths, labels, changes = slides(name, data)

@@ -32,6 +32,7 @@ from ..progress import (
 from ..settings import RunSettings
 from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .engine import Job, Run
+from .finetuning import check_machine, source_paths, start_settings
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
 from .memory import MemoryPlan, plan_memory
@@ -43,7 +44,6 @@ from .prepare import (
     prepare_unlabelled,
 )
 from .result import TrainingResult
-from .run import check_machine, source_paths, start_settings
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .start import Start, choose_mae_config, start_mae
