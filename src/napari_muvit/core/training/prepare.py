@@ -81,6 +81,7 @@ def prepare(
         _check_slide(view, config, notes)
         if any(not math.isclose(z, 1.0) for z in view.zoom):
             marks = marks.scaled(view.zoom)
+        notes += _outside_notes(view, marks)
         try:
             index = marks.index(
                 view.extent, config.num_classes, seed, should_stop=should_stop
@@ -91,11 +92,7 @@ def prepare(
         slides.append(TrainingSlide(view, marks, normalisation, index))
     counts = np.sum([slide.index.counts for slide in slides], axis=0)
     if counts[1:].sum() == 0:
-        said = "".join(f" ({marks.note}.)" for marks in annotations if marks.note)
-        raise AnnotationError(
-            "Nothing is annotated: every label is 0. Outline or paint at least one "
-            f"region of each class. If 0 is a class, choose zero_is_background.{said}"
-        )
+        raise _nothing_annotated(slides)
     notes += _missing_notes(config, counts)
     config = _with_background(slides, config)
     return PreparedData(tuple(slides), config, tuple(dict.fromkeys(notes)))
@@ -187,6 +184,41 @@ def keep_coarse_levels(
         )
         for slide in slides
     )
+
+
+def _nothing_annotated(slides: Sequence[TrainingSlide]) -> AnnotationError:
+    """Say why there is no annotated pixel, as far as that is known."""
+    outside = [n for s in slides for n in _outside_notes(s.pyramid, s.annotations)]
+    if outside:
+        return AnnotationError(
+            f"No annotation lies on a slide. {' '.join(outside)} Give slides and label "
+            "files in the same order, with places in pixels of the finest level."
+        )
+    said = "".join(f" ({s.annotations.note}.)" for s in slides if s.annotations.note)
+    return AnnotationError(
+        "Nothing is annotated: every label is 0. Outline or paint at least one region "
+        f"of each class. If 0 is a class, choose zero_is_background.{said}"
+    )
+
+
+def _outside_notes(view: Pyramid, marks: Annotations) -> list[str]:
+    """Say how many annotations lie wholly outside of a slide, and where."""
+    if not marks.items:
+        return []
+    lower = np.array([item.lower for item in marks.items])
+    upper = np.array([item.upper for item in marks.items])
+    extent = view.extent
+    outside = ((upper <= extent.lower) | (lower >= extent.upper)).any(axis=1)
+    if not outside.any():
+        return []
+    # In the slide's own pixels, as the label file has them.
+    low = lower[outside].min(axis=0) / view.zoom
+    high = upper[outside].max(axis=0) / view.zoom
+    place = ", ".join(f"{a:.0f} to {b:.0f}" for a, b in zip(low, high, strict=True))
+    return [
+        f"{view.name}: {outside.sum()} of {len(marks.items)} annotations lie (at "
+        f"{place}) outside of its {_size(view.shape)} px and count for nothing."
+    ]
 
 
 def _missing_notes(config: ModelConfig, counts: Sequence[int]) -> list[str]:
