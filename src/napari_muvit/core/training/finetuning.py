@@ -19,6 +19,7 @@ from ..data.cache_settings import CacheSettings
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
 from ..errors import AnnotationError, ConfigError
+from ..model.checkpoint import SEGMENTER
 from ..model.device import resolve_device
 from ..model.segmenter import MuViTSegmenter
 from ..progress import (
@@ -35,6 +36,7 @@ from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .distributed import check_devices, is_first_process
 from .engine import Job, Run
 from .fingerprint import fingerprint
+from .label_checks import check_learnable, label_notes
 from .memory import MemoryPlan, plan_memory, smallest_pass
 from .modules import FineTuneModule
 from .plan import TrainingPlan, make_plan
@@ -49,12 +51,14 @@ from .prepare import (
 )
 from .result import TrainingResult
 from .run_folder import RunFolder, check_output, check_room
-from .split import build_datasets, prepare_validation
+from .slide_checks import pixel_notes
+from .split import build_datasets, hold_outs_of, prepare_validation
 from .start import (
     Start,
     choose_config,
     preferred_class_names,
     reads_zero_as_background,
+    start_header,
     start_segmenter,
 )
 from .trainer import check_trainer, settled, threads
@@ -169,7 +173,7 @@ def finetune(
         about = Circumstances(
             slides=ready.data.slides,
             validation_slides=ready.validation,
-            validation=validation_text(ready),
+            validation=validation_text(ready, config),
             notes=ready.data.notes,
             start=ready.start,
             began=began,
@@ -235,8 +239,10 @@ def check_training(
     pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
     data = prepare(pyramids, marks, model_config, config.seed, should_stop)
     _check_batch(data.config, config)
+    check_learnable(data.slides, data.config, start_knows=is_segmenter(start))
     validation = prepare_validation(val_images, val_annotations, data, config.seed)
     check_stop(should_stop)
+    data = _with_notes(data, validation, config, should_stop)
     L.seed_everything(config.seed, verbose=False)
     initial = start_segmenter(data.config, start, on_progress)
     check_room(folder, initial.model, config)
@@ -257,6 +263,26 @@ def check_training(
         memory=memory,
         start=initial.report.summary() if initial.report else "",
     )
+
+
+def _with_notes(
+    data: PreparedData,
+    validation: Sequence[TrainingSlide],
+    config: TrainingConfig,
+    should_stop: StopFn,
+) -> PreparedData:
+    """Look at pixels and labels, and add what the user should know of them."""
+    outs = hold_outs_of(data, validation, config)
+    slides = [*data.slides, *validation]
+    pixels = pixel_notes(slides, data.config, seed=config.seed, should_stop=should_stop)
+    labels = label_notes(data.slides, data.config, outs, validation=validation)
+    return dataclasses.replace(data, notes=(*data.notes, *pixels, *labels))
+
+
+def is_segmenter(start: Start) -> bool:
+    """Whether a run goes on from a segmenter."""
+    header = start_header(start)
+    return header is not None and header.kind == SEGMENTER
 
 
 def check_machine(
@@ -351,11 +377,13 @@ def plan_finetuning(
         )
 
 
-def validation_text(ready: ReadyToTrain) -> str:
+def validation_text(ready: ReadyToTrain, config: TrainingConfig) -> str:
     """Say what a run is validated on."""
     if ready.validation:
         return "Validation is on slides of its own."
-    return "Validation is on a part of the annotated places, held out by place."
+    if any(hold_outs_of(ready.data, ready.validation, config)):
+        return "Validation is on a part of the annotated places, held out by place."
+    return "Validation is on the places of the training: it shows how well they fit."
 
 
 def source_paths(sources: Sequence[Any]) -> tuple[str | None, ...]:
