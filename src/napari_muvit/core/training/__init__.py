@@ -9,16 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .finetuning import check_training, finetune, plan_finetuning
+    from .finetuning import finetune, plan_finetuning
     from .plan import TrainingPlan
     from .pretraining import check_pretraining, plan_pretraining, pretrain
+    from .ready import check_training
     from .result import TrainingResult
 
 _HOMES = {
     "TrainingPlan": "plan",
     "TrainingResult": "result",
     "check_pretraining": "pretraining",
-    "check_training": "finetuning",
+    "check_training": "ready",
     "finetune": "finetuning",
     "plan_finetuning": "finetuning",
     "plan_pretraining": "pretraining",

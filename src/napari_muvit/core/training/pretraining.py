@@ -32,7 +32,6 @@ from ..progress import (
 from ..settings import RunSettings
 from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .engine import Job, Run
-from .finetuning import check_machine, source_paths, start_settings
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
 from .memory import MemoryPlan, plan_memory
@@ -43,6 +42,7 @@ from .prepare import (
     open_images,
     prepare_unlabelled,
 )
+from .ready import check_machine, source_paths, start_settings
 from .result import TrainingResult
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
