@@ -91,6 +91,7 @@ def ours(size: dict[str, Any], samples: list[tuple[Any, Any]], folder: Path) -> 
     from napari_muvit.core.settings import RunSettings
     from napari_muvit.core.training.engine import Job, Run
     from napari_muvit.core.training.mae_module import PretrainModule
+    from napari_muvit.core.training.memory import plan_memory
     from napari_muvit.core.training.run_folder import RunFolder
 
     tape = Tape(size["batch"])
@@ -113,10 +114,12 @@ def ours(size: dict[str, Any], samples: list[tuple[Any, Any]], folder: Path) -> 
         validation_crops=1, device="cpu", num_threads=torch.get_num_threads(),
         clip_norm=0.5, schedule="cosine", warmup=0.0, learning_rate=6e-5,
     )  # fmt: skip
+    mae = MuViTMAE(config)
     job = Job(
-        kind="pretrain", module=PretrainModule(MuViTMAE(config), training),
+        kind="pretrain", module=PretrainModule(mae, training),
         model=config, training=Crops(tape), validation=Crops(None),
-        folder=RunFolder(folder), device=torch.device("cpu"), passes=1, data="",
+        folder=RunFolder(folder), device=torch.device("cpu"), data="",
+        memory=plan_memory(mae, training, torch.device("cpu")),
         log_columns=("val_loss",), settings=RunSettings(),
     )  # fmt: skip
     run = Run(job, training, ignore_progress, never_stop, resume=False)

@@ -126,6 +126,7 @@ ABLATIONS = {
     "mask2former": ["--decoder", "mask2former", "--set", "decoder_dim=16"],
     "joint": ["--attention", "joint"],
     "average": ["--ema", "0.9", "--schedule", "cosine", "--early-stop", "1"],
+    "upright": ["--upright"],
     "two rates": ["--learning-rate", "1e-3", "--encoder-learning-rate", "1e-4"],
 }  # fmt: skip
 

@@ -57,12 +57,18 @@ def add_run_options(add: Add) -> None:
     add("--ema", type=float, metavar="DECAY", help="validate and keep an average")
     add("--box-shift", type=float, metavar="SHARE", help="noise on the boxes' places")
     add("--box-scale", type=float, metavar="SHARE", help="noise on the boxes' sizes")
+    add(
+        "--upright",
+        action="store_true",
+        default=None,
+        help="all slides lie the same way up: mirror crops left and right only",
+    )
     add("--seed", type=int, help="same seed, same run (0)")
     add("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--devices", type=int, metavar="N", help="devices of each machine (1)")
     add("--nodes", type=int, metavar="N", help="machines (1)")
     add("--strategy", help="of several devices, as Lightning names it (ddp)")
-    add("--precision", choices=("32-true", "bf16-mixed", "16-mixed"))
+    add("--precision", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
     add("--compile", action="store_true", default=None, help="use torch.compile")
     add("--workers", type=int, metavar="N", help="processes that read crops (0: none)")
     add("--logger", choices=("none", "tensorboard", "wandb"), help="beside the CSV")
@@ -95,7 +101,7 @@ _TRAINING = {
     "num_nodes": "nodes", "strategy": "strategy", "precision": "precision",
     "compile": "compile", "num_workers": "workers", "logger": "logger",
     "freeze_encoder": "freeze", "labelled_slides": "labelled_slides",
-    "level_weight": "level_weight",
+    "level_weight": "level_weight", "upright": "upright",
 }  # fmt: skip
 """Fields of `TrainingConfig` by their options."""
 

@@ -159,7 +159,8 @@ def test_losses_that_are_no_numbers_are_left_out_of_the_means() -> None:
 
 
 def test_losses_are_read_from_the_log_of_a_run(tmp_path: Path) -> None:
-    log = RunLog(tmp_path / "metrics.csv", ["val_loss", "mDSC"], first_step=0)
+    names = ["val_loss", "mDSC"]
+    log = RunLog(tmp_path / "metrics.csv", names, first_step=0, warn=pytest.fail)
     for step in range(1, 11):
         log.add({"step": step, "seconds": 0.1, "loss": step / 4, "rate": 0.5})
         if step == 5:

@@ -24,7 +24,11 @@ from napari_muvit.core.presets import PRESETS
 from napari_muvit.core.training.examples import Example, ExampleSet
 from napari_muvit.core.training.pictures import Panel
 from napari_muvit.core.training.record import RunRecord, SlideRecord, StepLosses
-from napari_muvit.core.training.report import report_page, write_report
+from napari_muvit.core.training.report import (
+    report_page,
+    write_curves,
+    write_report,
+)
 from napari_muvit.core.training.report_html import (
     STYLE,
     brief,
@@ -157,6 +161,14 @@ def test_two_files_are_written(tmp_path: Path) -> None:
     with Image.open(path.parent / "curves.png") as curves:
         assert page.images[0].shape[:2] == curves.size[::-1]
     assert page.images[1][0, 0].tolist() == [1, 2, 3]
+
+
+def test_the_curves_alone_can_be_written_again_and_again(tmp_path: Path) -> None:
+    first = write_curves(tmp_path, record(history=(), best={})).read_bytes()
+    path = write_curves(tmp_path, record())
+    assert path == tmp_path / "curves.png"
+    assert path.read_bytes() != first
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_where_nothing_can_be_written_it_is_said(tmp_path: Path) -> None:

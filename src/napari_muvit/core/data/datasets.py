@@ -178,7 +178,9 @@ def read_sample(
     slide, crop = sampler.slides[drawn.slide], drawn.crop
     rng = np.random.default_rng([sampler.seed, sample, 1])
     turn = Turn.none(config.ndim)
-    if augmentation.flips:
+    if augmentation.flips and augmentation.upright:
+        turn = Turn.mirror(rng, config.ndim)
+    elif augmentation.flips:
         groups = alike_axes(slide.pyramid.pixel_size, config.ndim)
         turn = Turn.draw(rng, config.ndim, groups)
     pixels = read_crop(slide.pyramid, crop, config, slide.normalisation)

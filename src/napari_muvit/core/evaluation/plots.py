@@ -68,7 +68,8 @@ def _draw_dice(axes: Axes, evaluation: Evaluation) -> None:
     several = len(evaluation.slides) > 1
     slides = f", {len(evaluation.slides)} slides (dots)" if several else ""
     title = f"mDSC {number(evaluation.mdice, 3)} (dashed){slides}"
-    axes.set_title(f"{short(evaluation.name)} {title}".strip(), fontsize=10)
+    named = f"{short(evaluation.name)}: " if evaluation.name else ""
+    axes.set_title(named + title, fontsize=10)
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:

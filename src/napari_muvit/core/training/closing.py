@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import sys
@@ -21,7 +22,7 @@ from ..model.checkpoint import load_model
 from ..model.mae import MuViTMAE
 from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
-from ..settings import SETTINGS_FILE
+from ..settings import SETTINGS_FILE, source_path
 from .distributed import is_first_process
 from .engine import Job, Outcome
 from .examples import ExampleSet, segmentation_examples
@@ -34,6 +35,9 @@ from .run_folder import RunFolder
 
 EXAMPLE_SECONDS = 20.0
 """Time that the pictures of a report may take."""
+
+FAILURES = (MuvitError, OSError, ValueError, RuntimeError, MemoryError)
+"""What a run that has ended well survives."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -79,11 +83,19 @@ def close_run(
         text = "Writing the report"
         on_progress(Progress(stage="write", done=0, total=1, message=text))
         try:
-            report = write_report(folder.path, record, _examples(job, should_stop))
-        except (MuvitError, RuntimeError, MemoryError) as error:
+            report = write_report(folder.path, record, _shown(job, should_stop))
+        except FAILURES as error:
             text = f"The model is written, its report is not: {error}"
             on_progress(Progress(stage="write", done=1, total=1, message=text))
     return _result(folder, record, job, report)
+
+
+def _shown(job: Job, should_stop: StopFn) -> ExampleSet:
+    """Pictures, or why there are none: a slide may be gone by now."""
+    try:
+        return _examples(job, should_stop)
+    except FAILURES as error:
+        return ExampleSet(note=f"No example could be made: {error}")
 
 
 def _examples(job: Job, should_stop: StopFn) -> ExampleSet:
@@ -108,8 +120,13 @@ def _record(
     confusion = outcome.course.confusion
     counts = None if confusion is None else tuple(map(tuple, confusion.tolist()))
     slides = [
-        *_slides(about.slides, "training", job.settings.labels),
-        *_slides(about.validation_slides, "validation", job.settings.val_labels),
+        *_slides(about.slides, "training", job.settings.images, job.settings.labels),
+        *_slides(
+            about.validation_slides,
+            "validation",
+            job.settings.val_images,
+            job.settings.val_labels,
+        ),
     ]
     folder = job.folder
     return RunRecord(
@@ -141,12 +158,16 @@ def _record(
 def _slides(
     slides: Sequence[PlainSlide | TrainingSlide],
     role: Literal["training", "validation"],
+    images: Sequence[str | None],
     labels: Sequence[str | None],
 ) -> list[SlideRecord]:
-    named = list(labels) if len(labels) == len(slides) else [None] * len(slides)
+    """Slides with the labels of their images; some images may have been left out."""
+    pairs = dict(zip(images, labels, strict=False))
+    made = [SlideRecord.of(slide, role) for slide in slides]
+    found = [pairs.get(source_path(one.path)) if one.path else None for one in made]
     return [
-        SlideRecord.of(slide, role, path or "")
-        for slide, path in zip(slides, named, strict=True)
+        dataclasses.replace(one, labels=path or "")
+        for one, path in zip(made, found, strict=True)
     ]
 
 
@@ -155,7 +176,8 @@ def _device(device: torch.device, config: TrainingConfig) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        name = f"CPU, {torch.get_num_threads()} threads"
+        count = torch.get_num_threads()
+        name = f"CPU, {count} thread{'' if count == 1 else 's'}"
     return name if config.world_size == 1 else f"{config.world_size} x {name}"
 
 

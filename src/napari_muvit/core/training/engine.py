@@ -35,6 +35,7 @@ from .ema import WeightAverage
 from .failures import SignalCallback, plain_failures
 from .keeper import Asked, StateKeeper, check_same
 from .mae_module import PretrainModule
+from .memory import FittedBatch, MemoryPlan, memory_advice
 from .run_folder import RunFolder
 from .run_log import RunLog
 from .samples import RankShare, Remembered, count_validation_crops
@@ -62,14 +63,19 @@ class Job:
     """Where the run keeps its files."""
     device: torch.device
     """Where it runs."""
-    passes: int
-    """Of a step."""
+    memory: MemoryPlan
+    """What it needs, and how its batch is split to fit."""
     data: str
     """Fingerprint of slides and annotations."""
     log_columns: tuple[str, ...]
     """What a validation finds."""
     settings: RunSettings
     """What the run was asked for; written beside the model."""
+
+    @property
+    def passes(self) -> int:
+        """Of a step: how often a part of its crops goes through the network."""
+        return self.memory.batch.accumulate
 
     def asked(self, config: TrainingConfig) -> Asked:
         """What the run was asked for."""
@@ -132,12 +138,13 @@ class Run:
             self.state = read_state(job.folder.state)
             check_same(job.asked(config), self.state.facts["asked"], job.folder)
             self.course = Course.from_dict(self.state.facts["course"])
+            job = self.job = _with_passes(job, int(self.state.facts["passes"]), config)
         self.budget = Budget(config, epoch_length=self._stored("steps_per_epoch"))
         network = job.module.network
         self.average = WeightAverage(network, config.ema) if config.ema else None
         self.keeper = StateKeeper(
             job.folder, job.asked(config), job.module, self.budget, self.course,
-            self.average,
+            self.average, job.passes,
         )  # fmt: skip
         if self.state is not None:
             self.keeper.restore_network(self.state)
@@ -225,6 +232,14 @@ class Run:
         except Cancelled:
             stopped = "stopped"
             self._after_stop(trainer, steps, lock)
+        except (RuntimeError, MemoryError) as error:
+            advice = memory_advice(
+                error, estimate=job.memory.estimate,
+                micro_batch=job.memory.batch.micro_batch,
+            )  # fmt: skip
+            if advice is None:
+                raise
+            raise advice from error
         finally:
             if log is not None:
                 log.flush()
@@ -359,3 +374,15 @@ class Run:
         self._save(self.job.folder.last, {k: v for k, v in last.items() if k != "step"})
         if self.average is not None:
             self.average.swap_out()
+
+
+def _with_passes(job: Job, passes: int, config: TrainingConfig) -> Job:
+    """Split a step as before, so that a run goes on to the same weights.
+
+    What the user asks for now comes first.
+    """
+    share = config.batch_size // config.world_size
+    if config.accumulate is not None or share % passes:
+        return job
+    batch = FittedBatch(micro_batch=share // passes, accumulate=passes)
+    return dataclasses.replace(job, memory=dataclasses.replace(job.memory, batch=batch))

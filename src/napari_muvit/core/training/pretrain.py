@@ -34,6 +34,7 @@ from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .engine import Job, Run
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
+from .memory import MemoryPlan, plan_memory
 from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
@@ -46,7 +47,7 @@ from .run import check_machine, source_paths, start_settings
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .start import Start, choose_mae_config, start_mae
-from .trainer import threads
+from .trainer import settled, threads
 
 SAME_SLIDES = "Validation is on other crops of the same slides."
 OTHER_SLIDES = "Validation is on slides of its own."
@@ -105,6 +106,7 @@ def pretrain(
     """
     folder = RunFolder(Path(out))
     began = now()
+    config = settled(config)
     done = finished_result(folder, "pretrain") if resume else None
     if done is not None:
         say_ended(done, on_progress)
@@ -162,8 +164,8 @@ class ReadyToPretrain:
     """What the user should know."""
     device: torch.device
     """Where it will run."""
-    passes: int
-    """Of a step."""
+    memory: MemoryPlan
+    """What it needs, and how its batch is split to fit."""
     start: str = ""
     """What was taken over."""
 
@@ -186,6 +188,7 @@ def check_pretraining(
     Parameters and exceptions are those of `pretrain`.
     """
     folder = RunFolder(Path(out))
+    config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
@@ -203,11 +206,14 @@ def check_pretraining(
     L.seed_everything(config.seed, verbose=False)
     initial = start_mae(completed, start, on_progress)
     check_room(folder, initial.model, config)
+    memory = plan_memory(initial.model, config, device)
+    if memory.batch.note:
+        notes = (*notes, memory.batch.note)
     for note in notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToPretrain(
         mae=initial.model, config=completed, slides=slides, validation=validation,
-        notes=notes, device=device, passes=config.accumulate or 1,
+        notes=notes, device=device, memory=memory,
         start=initial.report.summary() if initial.report else "",
     )  # fmt: skip
 
@@ -247,6 +253,7 @@ def plan_pretraining(
 
     Parameters and exceptions are those of `pretrain`.
     """
+    config = settled(config)
     ready = check_pretraining(
         images, config, out=out, should_stop=should_stop, **options
     )
@@ -281,7 +288,7 @@ def _job(
         validation=MAEDataset(validation, ready.config),
         folder=folder,
         device=ready.device,
-        passes=ready.passes,
+        memory=ready.memory,
         data=fingerprint([*ready.slides, *ready.validation]),
         log_columns=("val_loss", *levels),
         settings=settings,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..figures import png_bytes
-from ..files import write_bytes, write_text
+from ..figures import save_png
+from ..files import write_text
 from .curves import draw_curves
 from .examples import Example, ExampleSet
 from .pictures import Panel
@@ -58,6 +58,24 @@ ENDS = {
 """What is said of the reason why a run ended."""
 
 
+def write_curves(folder: str | Path, record: RunRecord) -> Path:
+    """Write ``curves.png``, whole or not at all; takes about half a second.
+
+    Parameters
+    ----------
+    folder
+        Made where it is missing.
+    record
+        Of a run, finished or not.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    return save_png(draw_curves(record), Path(folder) / CURVES)
+
+
 def write_report(
     folder: str | Path, record: RunRecord, examples: ExampleSet | None = None
 ) -> Path:
@@ -82,8 +100,7 @@ def write_report(
     OutputError
         If a file cannot be written.
     """
-    curves = png_bytes(draw_curves(record))
-    write_bytes(Path(folder) / CURVES, curves)
+    curves = write_curves(folder, record).read_bytes()
     return write_text(Path(folder) / REPORT, report_page(record, curves, examples))
 
 

@@ -35,6 +35,7 @@ from .closing import Circumstances, close_run, finished_result, now, say_ended
 from .distributed import check_devices, is_first_process
 from .engine import Job, Run
 from .fingerprint import fingerprint
+from .memory import MemoryPlan, plan_memory, smallest_pass
 from .modules import FineTuneModule
 from .plan import TrainingPlan, make_plan
 from .prepare import (
@@ -56,7 +57,7 @@ from .start import (
     reads_zero_as_background,
     start_segmenter,
 )
-from .trainer import check_trainer, threads
+from .trainer import check_trainer, settled, threads
 
 __all__ = ["ReadyToTrain", "TrainingResult", "check_training", "finetune"]
 
@@ -135,6 +136,7 @@ def finetune(
     """
     folder = RunFolder(Path(out))
     began = now()
+    config = settled(config)
     done = finished_result(folder, "finetune") if resume else None
     if done is not None:
         say_ended(done, on_progress)
@@ -191,8 +193,8 @@ class ReadyToTrain:
     """Validation slides of their own; empty: a part is held out."""
     device: torch.device
     """Where it will run."""
-    passes: int
-    """Of a step: how often a part of its crops goes through the network."""
+    memory: MemoryPlan
+    """What it needs, and how its batch is split to fit."""
     start: str = ""
     """What was taken over."""
 
@@ -217,6 +219,7 @@ def check_training(
     Parameters and exceptions are those of `finetune`.
     """
     folder = RunFolder(Path(out))
+    config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images)
@@ -231,13 +234,15 @@ def check_training(
     model_config = choose_config(model, start, pyramids, marks)
     pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
     data = prepare(pyramids, marks, model_config, config.seed, should_stop)
-    passes = config.accumulate or 1
-    _check_batch(data.config, config, passes)
+    _check_batch(data.config, config)
     validation = prepare_validation(val_images, val_annotations, data, config.seed)
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
     initial = start_segmenter(data.config, start, on_progress)
     check_room(folder, initial.model, config)
+    memory = plan_memory(initial.model, config, device)
+    if memory.batch.note:
+        data = dataclasses.replace(data, notes=(*data.notes, memory.batch.note))
     if config.freeze_encoder and not (
         initial.report is not None and initial.report.encoder_is_whole
     ):
@@ -249,7 +254,7 @@ def check_training(
         data=data,
         validation=validation,
         device=device,
-        passes=passes,
+        memory=memory,
         start=initial.report.summary() if initial.report else "",
     )
 
@@ -289,12 +294,10 @@ def chosen_slides(
     return [slides[i] for i in kept], [marks[i] for i in kept]
 
 
-def _check_batch(model: ModelConfig, config: TrainingConfig, passes: int) -> None:
+def _check_batch(model: ModelConfig, config: TrainingConfig) -> None:
     """Refuse what batch norm cannot be trained with: a single value a channel."""
-    by_batch = model.decoder != "pyramid" or model.pyramid_norm == "batch"
-    one_value = all(edge == model.crop_size for edge in model.patch)
-    crops = config.batch_size // (passes * config.world_size)
-    if crops == 1 and one_value and by_batch:
+    crops = config.batch_size // ((config.accumulate or 1) * config.world_size)
+    if crops < smallest_pass(model):
         raise ConfigError(
             f"Crops of one patch ({model.crop_size} px) cannot be trained on one at a "
             "time; use larger crops, or a larger batch.",
@@ -333,6 +336,7 @@ def plan_finetuning(
     Parameters and exceptions are those of `finetune`. A step is timed, which may build
     no coarse levels, so it can be slower than it will be.
     """
+    config = settled(config)
     ready = check_training(
         images, annotations, config, out=out, should_stop=should_stop, **options
     )
@@ -390,7 +394,7 @@ def _job(
         validation=validation,
         folder=folder,
         device=ready.device,
-        passes=ready.passes,
+        memory=ready.memory,
         data=fingerprint([*data.slides, *ready.validation]),
         log_columns=("val_loss", "mDSC", *names),
         settings=settings,

@@ -23,6 +23,7 @@ def augmentation_of(config: TrainingConfig) -> Augmentation:
     """Return the random changes that a training configuration asks for."""
     return Augmentation(
         flips=config.flips,
+        upright=config.upright,
         intensity_jitter=config.intensity_jitter,
         stain_jitter=config.stain_jitter,
         box_shift=config.box_shift,
