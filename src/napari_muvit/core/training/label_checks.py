@@ -69,10 +69,11 @@ def label_notes(
     validation
         Slides of their own to validate on; empty: the held-out part is used.
     """
+    drawn = class_amounts(slides, config, [None] * len(slides))
     amounts = class_amounts(slides, config, hold_outs)
+    marked = [a for a in drawn if a.pixels]
+    notes = [_few_note(marked, config), _uneven_note(marked, config)]
     found = [a for a in amounts if a.pixels]
-    poor = _poor(found)
-    notes = [_few_note(poor, found, config), _uneven_note(found, config)]
     gone = [
         a.label
         for a in amounts
@@ -212,9 +213,8 @@ def _poor(found: Sequence[ClassAmount]) -> list[ClassAmount]:
     return [a for a in found if a.places < least or a.pixels < LEAST_PIXELS]
 
 
-def _few_note(
-    poor: Sequence[ClassAmount], found: Sequence[ClassAmount], config: ModelConfig
-) -> str:
+def _few_note(found: Sequence[ClassAmount], config: ModelConfig) -> str:
+    poor = _poor(found)
     if not poor:
         return ""
     least, advised = _least(len(found))

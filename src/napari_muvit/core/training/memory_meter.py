@@ -155,36 +155,43 @@ def step_bytes(
             trained = parameter.requires_grad
             parameter.grad = torch.empty_like(parameter) if trained else None
         gradients = meter.now
+        inputs = _empty_batch(model.config, batch)
         if precision == "32-true":
-            loss = _loss(model, batch)
+            loss = step_loss(model, *inputs)
         else:
             short = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
             with MetaAutocast(short, on_gpu):
-                loss = _loss(model, batch)
+                loss = step_loss(model, *inputs)
         loss.backward()
     return meter.peak - gradients
 
 
-def _loss(model: Model, batch: int) -> Tensor:
-    """Loss of a batch of no numbers."""
-    config = model.config
+def _empty_batch(config: ModelConfig, batch: int) -> tuple[Tensor, Tensor]:
+    """Pixels and boxes of no numbers."""
     levels, spatial = len(config.scale_factors), (config.crop_size,) * config.ndim
     pixels = torch.empty(batch, levels, config.in_channels, *spatial)
-    bboxes = torch.empty(batch, levels, 2, config.ndim)
+    return pixels, torch.empty(batch, levels, 2, config.ndim)
+
+
+def step_loss(model: Model, pixels: Tensor, bboxes: Tensor) -> Tensor:
+    """Loss of a training step on labels whose values do not matter.
+
+    Parameters
+    ----------
+    model
+        On any device, which has to be torch's default.
+    pixels
+        (B, L, C, *spatial).
+    bboxes
+        (B, L, 2, N).
+    """
     if isinstance(model, MuViTMAE):
         return model(pixels, bboxes).loss  # type: ignore[no-any-return]
-    return _segmentation(model, config, pixels, bboxes)
-
-
-def _segmentation(
-    model: MuViTSegmenter, config: ModelConfig, pixels: Tensor, bboxes: Tensor
-) -> Tensor:
-    """Sum of the losses of all levels that have a head."""
-    batch, spatial = len(pixels), pixels.shape[3:]
-    weights = torch.empty(config.num_classes)
-    labels = torch.empty(batch, *spatial, dtype=torch.uint8)
+    config, batch, spatial = model.config, len(pixels), pixels.shape[3:]
+    weights = torch.ones(config.num_classes)
+    labels = torch.ones(batch, *spatial, dtype=torch.uint8)
     levels = model.level_logits(pixels, bboxes)
-    coarse = torch.empty(batch, len(levels) - 1, config.num_classes, *spatial)
+    coarse = torch.ones(batch, len(levels) - 1, config.num_classes, *spatial)
     losses = [
         segmentation_loss(
             scores, target, class_weights=weights, dice_weight=1.0,

@@ -10,18 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..data.block_cache import Pixels
+from ..data.level_reading import read_stored
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..errors import PyramidError
-from ..geometry import Box
 from ..progress import StopFn, check_stop, never_stop
 
 PLACES = 16
 """Places that are looked at on each slide."""
 SMALL = 2**20
 """Pixels up to which a slide is looked at as a whole."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +111,12 @@ def _look(
     slide: TrainingSlide | PlainSlide, config: ModelConfig, rng: np.random.Generator
 ) -> _Look:
     view = slide.pyramid
-    # As many as there are stored; more would be interpolated between them.
-    factor = max(1.0, *view.zoom)
     whole = math.prod(view.shape) <= SMALL
     if whole:
-        parts = [view.levels[0].source.read([0] * view.ndim, view.shape)]
+        parts = [read_stored(view.levels[0].source, [0] * view.ndim, view.shape,
+                             view.cache)]  # fmt: skip
     else:
-        edge = min(config.crop_size, *(int(e / factor) for e in view.extent.shape))
-        points = _places(slide, rng)
-        parts = [_around(view, p, max(1, edge), factor) for p in points]
+        parts = [_around(view, p, config.crop_size) for p in _places(slide, rng)]
     channels = view.num_channels
     pixels = np.concatenate([p.reshape(channels, -1) for p in parts], axis=1)
     known = np.isfinite(pixels) if view.dtype.kind == "f" else None
@@ -129,7 +125,7 @@ def _look(
 
 
 def _only_value(
-    pixels: NDArray[np.generic], known: NDArray[np.bool_] | None
+    pixels: Pixels, known: NDArray[np.bool_] | None
 ) -> tuple[float, ...] | None:
     """Value of each channel of (C, n) pixels where it has only one."""
     found = []
@@ -159,12 +155,13 @@ def _places(
     return np.asarray(extent.lower + shares * extent.shape)
 
 
-def _around(
-    view: Pyramid, point: NDArray[np.float64], edge: int, factor: float
-) -> Floats:
-    """Pixels around a point, (C, *edges), moved inside where they would lie outside."""
-    size = edge * factor
-    low, high = np.asarray(view.extent.lower), np.asarray(view.extent.upper)
-    lower = np.clip(point - size / 2, low, np.maximum(low, high - size))
-    box = Box(tuple(lower), tuple(lower + size))
-    return view.read(box, factor, (edge,) * view.ndim, fill=np.nan)
+def _around(view: Pyramid, point: NDArray[np.float64], edge: int) -> Pixels:
+    """Stored pixels around a world point, (C, *spatial), as they are in the file."""
+    level = view.levels[0]
+    place = (point - level.offset) / level.scale
+    lower, upper = [], []
+    for at, size in zip(place, level.shape, strict=True):
+        first = min(max(int(at) - edge // 2, 0), max(0, size - edge))
+        lower.append(first)
+        upper.append(min(size, first + edge))
+    return read_stored(level.source, lower, upper, view.cache)
