@@ -5,7 +5,7 @@ images; with context and without; from nothing and from a masked autoencoder tra
 the 100 images without their labels. Ten other images are predicted whole and scored.
 Appends one JSON line a run to ``results/few_labels.jsonl`` and skips what is there.
 
-    python benchmarks/few_labels.py --work WORK [--seeds 0] [--steps 120]
+    python benchmarks/few_labels.py --work WORK [--seeds 0] [--steps 150]
                                     [--labels 1,3,10,30,strokes]
                                     [--arms context,mae,single]
 """
@@ -153,7 +153,7 @@ def run(
         folder, cost = encoder_of(task, work, seed)
         encoder = load_model(folder, MuViTEncoder).extract_levels(factors)
         load_encoder_into(model, encoder)
-    recipe = Recipe(steps=steps, bfloat16=True)
+    recipe = Recipe(steps=steps, batch_size=8, bfloat16=True)
     done = train(model, data.slides, test, data.config, recipe, seed=seed, points=2)
     return {
         "labels": kind, "arm": arm, "seed": seed, "steps": steps,
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--labels", default="1,3,10,30,strokes")
     parser.add_argument("--arms", default="context,mae,single")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=150)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     task = synthetic_task(arguments.work)

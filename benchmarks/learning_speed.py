@@ -130,6 +130,8 @@ ARMS: Mapping[str, Arm] = {
     "crop_96": Arm({"crop_size": 96}, {"batch_size": 8}),
     "crop_48": Arm({"crop_size": 48}, {"batch_size": 28}),
     "batch_8": Arm(recipe={"batch_size": 8}),
+    "single_8": Arm({"scale_factors": (1,)}, {"batch_size": 8}),
+    "naive_8": Arm({"boxes": "naive"}, {"batch_size": 8}),
     "batch_32": Arm(recipe={"batch_size": 32}),
     "fast": Arm(recipe={"learning_rate": 4e-3, "encoder_learning_rate": 1e-3}),
     "slow": Arm(recipe={"learning_rate": 1e-3, "encoder_learning_rate": 3e-4}),

@@ -60,17 +60,16 @@ def _table(task: str, rows: list[Row]) -> str:
     lines = [
         f"### {TASKS[task]}\n",
         "| arm | levels | seeds | steps | CPU-s | loss, training / test | "
-        "mDSC of crops | with averaged weights | whole images |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "mDSC of crops | averaged weights | whole images | averaged weights |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (arm, _, bfloat16), runs in found.items():
         last = [r["curve"][-1] for r in runs]
         name = f"{arm}, bfloat16" if bfloat16 else arm
         levels = ", ".join(map(str, runs[0]["levels"]))
         whole = [
-            max(r[k]["mDSC_without_first"] for k in ("whole", "whole_ema") if k in r)
-            for r in runs
-            if "whole" in r or "whole_ema" in r
+            _spread([r[key]["mDSC_without_first"] for r in runs if key in r])
+            for key in ("whole", "whole_ema")
         ]
         loss = (
             _mean([c["train_loss"] for c in last]),
@@ -83,7 +82,7 @@ def _table(task: str, rows: list[Row]) -> str:
             f"| {name} | [{levels}] | {len(runs)} | "
             f"{_mean([r['steps'] for r in runs]):.0f} | {spent} | "
             f"{loss[0]:.2f} / {loss[1]:.2f} | {_spread([c['mDSC'] for c in last])} | "
-            f"{_spread([c['ema_mDSC'] for c in last])} | {_spread(whole)} |"
+            f"{_spread([c['ema_mDSC'] for c in last])} | {whole[0]} | {whole[1]} |"
         )
     return "\n".join(lines) + "\n\n"
 
@@ -96,6 +95,8 @@ FEW_ARMS = {
     "single_mae": "[1], MAE first",
 }
 
+WITH_CONTEXT = ("context", "mae")
+
 
 def _few_table(rows: list[Row]) -> str:
     """Labels down, arms across; whole test images."""
@@ -103,15 +104,15 @@ def _few_table(rows: list[Row]) -> str:
         return ""
     arms = [a for a in FEW_ARMS if any(r["arm"] == a for r in rows)]
     lines = [
-        "### Few labels, Synthetic: mDSC of whole test images "
-        f"({rows[0]['steps']} steps)\n",
-        "| labels | share of the pixels | "
+        "### Few labels, Synthetic: mDSC of whole test images, batches of 8\n",
+        "| labels | share of the pixels | steps | "
         + " | ".join(FEW_ARMS[a] for a in arms)
         + " |",
-        "|---|---|" + "---|" * len(arms),
+        "|---|---|---|" + "---|" * len(arms),
     ]
-    for kind in LABELS:
-        runs = [r for r in rows if r["labels"] == kind]
+    budgets = sorted({r["steps"] for r in rows})
+    for kind, steps in ((k, s) for k in LABELS for s in budgets):
+        runs = [r for r in rows if (r["labels"], r["steps"]) == (kind, steps)]
         if not runs:
             continue
         cells = [
@@ -120,12 +121,14 @@ def _few_table(rows: list[Row]) -> str:
         ]
         name = kind if kind == "strokes" else f"{kind} image{'s' * (kind != '1')}"
         share = 100 * _mean([r["labelled_share"] for r in runs])
-        lines.append(f"| {name} | {share:.2g} % | {' | '.join(cells)} |")
-    spent = [r["cpu_seconds"] for r in rows if r["arm"] in ("context", "mae")]
-    alone = [r["cpu_seconds"] for r in rows if r["arm"].startswith("single")]
+        lines.append(f"| {name} | {share:.2g} % | {steps} | {' | '.join(cells)} |")
+    each = [r["cpu_seconds"] / r["steps"] for r in rows if r["arm"] in WITH_CONTEXT]
+    alone = [
+        r["cpu_seconds"] / r["steps"] for r in rows if r["arm"] not in WITH_CONTEXT
+    ]
     before = [r["mae_cpu_seconds"] for r in rows if r["mae_steps"]]
-    note = f"\nCPU-seconds of a run: {_mean(spent):.0f} with context"
-    note += f", {_mean(alone):.0f} without" if alone else ""
+    note = f"\nCPU-seconds of a step: {_mean(each):.2f} with context"
+    note += f", {_mean(alone):.2f} without" if alone else ""
     if before:
         steps = max(r["mae_steps"] for r in rows)
         note += f"; {_mean(before):.0f} for {steps} steps of MAE, once"

@@ -209,9 +209,10 @@ def measure_loading(name: str, data: Path, workers: int) -> dict[str, Any]:
     from napari_muvit.core import TrainingConfig, model_config_for, open_pyramid
     from napari_muvit.core.progress import Progress, never_stop
     from napari_muvit.core.settings import RunSettings
+    from napari_muvit.core.training import check_training
     from napari_muvit.core.training.engine import Job, Run
+    from napari_muvit.core.training.finetuning import finetune_job
     from napari_muvit.core.training.prepare import open_annotations
-    from napari_muvit.core.training.run import _job, check_training
     from napari_muvit.core.training.run_folder import RunFolder
 
     paths, labels, changes = slides(name, data)
@@ -227,7 +228,7 @@ def measure_loading(name: str, data: Path, workers: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder, silence():
             out = Path(folder) / "m"
             ready = check_training(images, marks, training, out=out, model=model)
-            job: Job = _job(ready, training, RunFolder(out), RunSettings())
+            job: Job = finetune_job(ready, training, RunFolder(out), RunSettings())
             if who == "null":
                 job = dataclasses.replace(job, training=Known(job.training))
             tape = Tape(1)

@@ -101,6 +101,26 @@ class Console:
 
 
 @contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, in the parts that cannot be stopped.
+
+    To load libraries and to open slides takes seconds, in which nothing is written.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    kept = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+@contextmanager
 def interruptible() -> Iterator[StopFn]:
     """Turn the first Ctrl-C (or SIGTERM) into a request to stop; a second one kills."""
     asked = threading.Event()

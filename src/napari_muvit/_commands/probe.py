@@ -104,7 +104,7 @@ def _add_common(add: Callable[..., argparse.Action]) -> None:
 
 def run_linear(arguments: argparse.Namespace) -> int:
     """Fit a linear classifier on frozen features, and print its ROC-AUC by level."""
-    from ..core.training.linear_probes import probe_linear
+    from ..core.training.probing.linear import probe_linear
 
     def probe(**common: Any) -> Any:
         return probe_linear(
@@ -128,7 +128,7 @@ def run_linear(arguments: argparse.Namespace) -> int:
 
 def run_mae(arguments: argparse.Namespace) -> int:
     """Print the reconstruction error by level, with true and with naive boxes."""
-    from ..core.training.probes import probe_mae
+    from ..core.training.probing.run import probe_mae
 
     def probe(**common: Any) -> Any:
         return probe_mae(
@@ -144,7 +144,7 @@ def run_mae(arguments: argparse.Namespace) -> int:
 
 def run_boxes(arguments: argparse.Namespace) -> int:
     """Print Dice against the noise on the boxes."""
-    from ..core.training.probes import SIGMAS, probe_boxes
+    from ..core.training.probing.run import SIGMAS, probe_boxes
 
     given = arguments.sigmas
     sigmas = SIGMAS if given is None else numbers(given, float, "sigmas")

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from .prediction.run import PredictionRun, predict
     from .presets import PRESETS, preset
     from .progress import Progress
+    from .training.finetuning import finetune
     from .training.interactive import InteractiveTrainer
-    from .training.linear_probes import probe_linear
     from .training.prepare import model_config_for
-    from .training.pretrain import pretrain
-    from .training.probes import probe_boxes, probe_mae
+    from .training.pretraining import pretrain
+    from .training.probing.linear import probe_linear
+    from .training.probing.run import probe_boxes, probe_mae
     from .training.result import TrainingResult
-    from .training.run import finetune
 
 _HOMES = {
     "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
@@ -81,12 +81,12 @@ _HOMES = {
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.interactive": ("InteractiveTrainer",),
-    "training.linear_probes": ("probe_linear",),
+    "training.probing.linear": ("probe_linear",),
     "training.prepare": ("model_config_for",),
-    "training.pretrain": ("pretrain",),
-    "training.probes": ("probe_boxes", "probe_mae"),
+    "training.pretraining": ("pretrain",),
+    "training.probing.run": ("probe_boxes", "probe_mae"),
     "training.result": ("TrainingResult",),
-    "training.run": ("finetune",),
+    "training.finetuning": ("finetune",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -16,7 +16,7 @@ from napari_muvit.core.geometry import Box
 from napari_muvit.core.model.checkpoint import load_model
 from napari_muvit.core.progress import Progress
 from napari_muvit.core.training import closing, finetune, pretrain
-from napari_muvit.core.training.record import RunRecord
+from napari_muvit.core.training.report.record import RunRecord
 from napari_muvit.core.training.run_folder import RunFolder
 
 Slide = tuple[np.ndarray, np.ndarray]

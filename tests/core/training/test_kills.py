@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -36,6 +37,12 @@ def curve(folder: Path) -> list[dict[str, float]]:
     rows = read_log(RunFolder(folder).log)
     assert rows
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def kill(pid: int) -> None:
+    # It may have ended just before.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def die_at_each_change_of_the_disk(
@@ -106,8 +113,8 @@ def test_twenty_kills_of_one_run_change_nothing(
     kills = 0
     while kills < KILLS:
         pid = trainings.start(kind, out, config, **RESUME)
-        time.sleep(draw.uniform(0.0, 2.0 * whole_seconds / KILLS))
-        os.kill(pid, signal.SIGKILL)
+        time.sleep(draw.uniform(0.0, 1.2 * whole_seconds / KILLS))
+        kill(pid)
         code = trainings.end()
         assert code in (0, -signal.SIGKILL), trainings.said()
         check_whole(out)
@@ -135,7 +142,7 @@ def test_a_kill_at_any_moment_changes_nothing(
         out = tmp_path / str(number)
         pid = trainings.start(kind, out, config)
         time.sleep(draw.uniform(0.0, whole_seconds))
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         trainings.end()
         check_whole(out)
         assert trainings.run(kind, out, config, **RESUME) == 0, trainings.said()

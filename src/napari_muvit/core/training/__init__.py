@@ -9,20 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .finetuning import finetune, plan_finetuning
     from .plan import TrainingPlan
-    from .pretrain import check_pretraining, plan_pretraining, pretrain
+    from .pretraining import check_pretraining, plan_pretraining, pretrain
+    from .ready import check_training
     from .result import TrainingResult
-    from .run import check_training, finetune, plan_finetuning
 
 _HOMES = {
     "TrainingPlan": "plan",
     "TrainingResult": "result",
-    "check_pretraining": "pretrain",
-    "check_training": "run",
-    "finetune": "run",
-    "plan_finetuning": "run",
-    "plan_pretraining": "pretrain",
-    "pretrain": "pretrain",
+    "check_pretraining": "pretraining",
+    "check_training": "ready",
+    "finetune": "finetuning",
+    "plan_finetuning": "finetuning",
+    "plan_pretraining": "pretraining",
+    "pretrain": "pretraining",
 }
 
 __all__ = [

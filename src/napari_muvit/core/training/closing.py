@@ -25,11 +25,11 @@ from ..progress import Progress, ProgressFn, StopFn
 from ..settings import SETTINGS_FILE, source_path
 from .distributed import is_first_process
 from .engine import Job, Outcome
-from .examples import ExampleSet, segmentation_examples
-from .loss_trace import read_losses
-from .reconstructions import reconstruction_examples
-from .record import RunRecord, SlideRecord, software_versions
-from .report import write_report
+from .report.examples import ExampleSet, segmentation_examples
+from .report.loss_trace import read_losses
+from .report.page import write_report
+from .report.reconstructions import reconstruction_examples
+from .report.record import RunRecord, SlideRecord, software_versions
 from .result import TrainingResult
 from .run_folder import RunFolder
 

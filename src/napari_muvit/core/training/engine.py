@@ -197,6 +197,7 @@ class Run:
             log = RunLog(
                 job.folder.log, job.log_columns, module.first_step, self._say
             )  # fmt: skip
+            self.keeper.log = log
         steps = StepCallback(
             self.budget,
             self.on_progress,

@@ -13,6 +13,7 @@ from .budget import Budget
 from .course import Course
 from .ema import WeightAverage
 from .run_folder import RunFolder
+from .run_log import RunLog
 from .state import RunState, write_state
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class StateKeeper:
         self.budget = budget
         self.course = course
         self.average = average
+        self.log: RunLog | None = None
+        """Curves, which a run that goes on from a state has up to it."""
         self.validation_crops = 0
         self.cpu_before = 0.0
         """CPU-seconds of earlier parts of the run."""
@@ -130,6 +133,8 @@ class StateKeeper:
         OutputError
             If it cannot be written.
         """
+        if self.log is not None:
+            self.log.flush()
         tensors: dict[str, Tensor] = {}
         for name, value in self.module.network.state_dict().items():
             tensors[f"network.{name}"] = value

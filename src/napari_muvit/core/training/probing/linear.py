@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ..config import ModelConfig
-from ..data.cache_settings import CacheSettings
-from ..errors import ConfigError
-from ..evaluation.linear_probe import (
+from ...config import ModelConfig
+from ...data.cache_settings import CacheSettings
+from ...errors import ConfigError
+from ...evaluation.linear_probe import (
     CropFeatures,
     LinearProbeResult,
     LinearProbeRow,
@@ -22,14 +22,14 @@ from ..evaluation.linear_probe import (
     level_sets,
     score_levels,
 )
-from ..model.device import resolve_device
-from ..model.encoder import MuViTEncoder
-from ..model.mae import MuViTMAE
-from ..model.segmenter import MuViTSegmenter
-from ..progress import ProgressFn, StopFn, ignore_progress, never_stop
-from .linear_probe_task import ClassedCrops, ProbeTask, crops_by_group, crops_by_label
-from .prepare import ImageSource, LabelSource, open_images
-from .probe_data import Meter, check_counts, open_model, say
+from ...model.device import resolve_device
+from ...model.encoder import MuViTEncoder
+from ...model.mae import MuViTMAE
+from ...model.segmenter import MuViTSegmenter
+from ...progress import ProgressFn, StopFn, ignore_progress, never_stop
+from ..prepare import ImageSource, LabelSource, open_images
+from .data import Meter, check_counts, open_model, say
+from .linear_task import ClassedCrops, ProbeTask, crops_by_group, crops_by_label
 
 GROUP_CROPS = (5, 10)
 """Crops of a training and of a test image where images have a class (paper)."""

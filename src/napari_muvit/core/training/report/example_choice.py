@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.datasets import SegmentationDataset
-from ..data.sampling import DrawnCrop
+from ...data.datasets import SegmentationDataset
+from ...data.sampling import DrawnCrop
 from .allowance import Allowance
 
 POOL = 64

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..figures import save_png
-from ..files import write_text
+from ...figures import save_png
+from ...files import write_text
+from .commands import repeat_parts, use_parts
 from .curves import draw_curves
 from .examples import Example, ExampleSet
-from .pictures import Panel
-from .record import RunRecord
-from .report_commands import repeat_parts, use_parts
-from .report_html import (
+from .html import (
     Html,
     brief,
     count,
@@ -33,8 +31,10 @@ from .report_html import (
     text,
     tiles,
 )
-from .report_settings import compare_settings
-from .report_tables import (
+from .pictures import Panel
+from .record import RunRecord
+from .settings import compare_settings
+from .tables import (
     annotated_pixels,
     class_table,
     confusion_of,

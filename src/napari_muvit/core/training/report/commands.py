@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from .html import Html, details, paragraph, text
 from .record import RunRecord
-from .report_html import Html, details, paragraph, text
 
 LONG = 1500
 """Letters from which on a command is folded away."""

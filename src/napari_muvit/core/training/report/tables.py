@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation import dice_from_confusion
-from .record import RunRecord, SlideRecord
-from .report_html import (
+from ...evaluation import dice_from_confusion
+from .html import (
     Html,
     bar,
     brief,
@@ -25,7 +24,8 @@ from .report_html import (
     table,
     text,
 )
-from .report_settings import Change, Comparison
+from .record import RunRecord, SlideRecord
+from .settings import Change, Comparison
 
 MAX_MATRIX = 26
 """Classes whose whole matrix is shown; of more the largest mistakes."""

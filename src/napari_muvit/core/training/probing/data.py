@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..checks import whole
-from ..config import ModelConfig
-from ..data.datasets import MAEDataset, SegmentationDataset
-from ..data.loading import make_loader
-from ..data.sampling import CropSampler, PlainSlide, TrainingSlide, UniformSampler
-from ..errors import CheckpointError, ConfigError
-from ..evaluation.linear_probe import majority_label
-from ..model import reference
-from ..model.checkpoint import is_model_folder, load_model, read_header
-from ..model.encoder import MuViTEncoder
-from ..model.mae import MuViTMAE
-from ..model.segmenter import MuViTSegmenter
-from ..progress import Progress, ProgressFn, StopFn, check_stop
+from ...checks import whole
+from ...config import ModelConfig
+from ...data.datasets import MAEDataset, SegmentationDataset
+from ...data.loading import make_loader
+from ...data.sampling import CropSampler, PlainSlide, TrainingSlide, UniformSampler
+from ...errors import CheckpointError, ConfigError
+from ...evaluation.linear_probe import majority_label
+from ...model import reference
+from ...model.checkpoint import is_model_folder, load_model, read_header
+from ...model.encoder import MuViTEncoder
+from ...model.mae import MuViTMAE
+from ...model.segmenter import MuViTSegmenter
+from ...progress import Progress, ProgressFn, StopFn, check_stop
 
 FOREGROUND_SHARE = 0.5
 """Share of labelled crops that are drawn around a foreground pixel, the classes of a

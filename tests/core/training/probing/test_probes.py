@@ -31,7 +31,7 @@ from napari_muvit.core.errors import (
     DeviceError,
 )
 from napari_muvit.core.evaluation.box_noise import box_noise_curve
-from napari_muvit.core.training.linear_probe_task import held_out
+from napari_muvit.core.training.probing.linear_task import held_out
 
 SIZE = {
     "scale_factors": (1, 2), "crop_size": 16, "embed_dim": 16, "depth": 1,
@@ -325,7 +325,7 @@ def test_noise_on_boxes() -> None:
     assert found.crops == 10
     # Noise of nothing is the model as it is.
     from napari_muvit.core.training.prepare import open_annotations, prepare
-    from napari_muvit.core.training.probe_data import labelled_crops
+    from napari_muvit.core.training.probing.data import labelled_crops
 
     images = named([image])
     data = prepare(images, open_annotations([labels], images), segmenter.config, 0)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..data.sampling import PlainSlide, TrainingSlide
-from ..geometry import Box
+from ...data.sampling import PlainSlide, TrainingSlide
+from ...geometry import Box
 from .curve_lines import rgb
 
 Picture = NDArray[np.uint8]

@@ -11,27 +11,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.cache_settings import CacheSettings
-from ..errors import ConfigError
-from ..evaluation.box_noise import BoxNoiseResult, box_noise_curve
-from ..evaluation.mae_error import (
+from ...data.cache_settings import CacheSettings
+from ...errors import ConfigError
+from ...evaluation.box_noise import BoxNoiseResult, box_noise_curve
+from ...evaluation.mae_error import (
     MAEArm,
     MAEErrorResult,
     mae_errors,
     mean_and_error,
     summarise,
 )
-from ..model.device import resolve_device
-from ..model.mae import MuViTMAE
-from ..model.segmenter import MuViTSegmenter
-from ..progress import (
+from ...model.device import resolve_device
+from ...model.mae import MuViTMAE
+from ...model.segmenter import MuViTSegmenter
+from ...progress import (
     ProgressFn,
     StopFn,
     check_stop,
     ignore_progress,
     never_stop,
 )
-from .prepare import (
+from ..prepare import (
     ImageSource,
     LabelSource,
     keep_coarse_levels,
@@ -40,7 +40,7 @@ from .prepare import (
     prepare,
     prepare_unlabelled,
 )
-from .probe_data import (
+from .data import (
     CropsOfEach,
     Meter,
     Probed,

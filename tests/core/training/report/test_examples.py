@@ -17,11 +17,11 @@ from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.data.sampling import UniformSampler
 from napari_muvit.core.model.mae import MuViTMAE
 from napari_muvit.core.model.segmenter import MuViTSegmenter
-from napari_muvit.core.training.example_choice import POOL, choose_samples
-from napari_muvit.core.training.examples import segmentation_examples
-from napari_muvit.core.training.pictures import HIDDEN, rgb
 from napari_muvit.core.training.prepare import prepare, prepare_unlabelled
-from napari_muvit.core.training.reconstructions import reconstruction_examples
+from napari_muvit.core.training.report.example_choice import POOL, choose_samples
+from napari_muvit.core.training.report.examples import segmentation_examples
+from napari_muvit.core.training.report.pictures import HIDDEN, rgb
+from napari_muvit.core.training.report.reconstructions import reconstruction_examples
 from napari_muvit.core.training.split import build_datasets
 
 CONFIG = ModelConfig(

@@ -21,15 +21,8 @@ from napari_muvit.cli import build_parser
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import OutputError
 from napari_muvit.core.presets import PRESETS
-from napari_muvit.core.training.examples import Example, ExampleSet
-from napari_muvit.core.training.pictures import Panel
-from napari_muvit.core.training.record import RunRecord, SlideRecord, StepLosses
-from napari_muvit.core.training.report import (
-    report_page,
-    write_curves,
-    write_report,
-)
-from napari_muvit.core.training.report_html import (
+from napari_muvit.core.training.report.examples import Example, ExampleSet
+from napari_muvit.core.training.report.html import (
     STYLE,
     brief,
     count,
@@ -38,7 +31,14 @@ from napari_muvit.core.training.report_html import (
     setting,
     text,
 )
-from napari_muvit.core.training.report_settings import compare_settings
+from napari_muvit.core.training.report.page import (
+    report_page,
+    write_curves,
+    write_report,
+)
+from napari_muvit.core.training.report.pictures import Panel
+from napari_muvit.core.training.report.record import RunRecord, SlideRecord, StepLosses
+from napari_muvit.core.training.report.settings import compare_settings
 
 HARD = "<script>alert(\"1\")</script> & 'x' \u202e\x00 </table>"
 VOID = {"meta", "img", "br"}

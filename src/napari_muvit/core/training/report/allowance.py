@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..progress import StopFn, never_stop
+from ...progress import StopFn, never_stop
 
 if TYPE_CHECKING:
     from torch import nn

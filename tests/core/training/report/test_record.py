@@ -16,9 +16,9 @@ from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.data.annotations import Annotations
 from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.errors import ConfigError
-from napari_muvit.core.training.loss_trace import LossTrace, read_losses
 from napari_muvit.core.training.prepare import prepare
-from napari_muvit.core.training.record import (
+from napari_muvit.core.training.report.loss_trace import LossTrace, read_losses
+from napari_muvit.core.training.report.record import (
     RunRecord,
     SlideRecord,
     StepLosses,

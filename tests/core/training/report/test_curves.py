@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from napari_muvit.core.config import DEFAULT_COLORS, ModelConfig
 from napari_muvit.core.figures import png_bytes
-from napari_muvit.core.training.curve_lines import (
+from napari_muvit.core.training.report.curve_lines import (
     drawable,
     line_styles,
     rgb,
     smoothed,
     wants_log,
 )
-from napari_muvit.core.training.curves import draw_curves
-from napari_muvit.core.training.record import RunRecord, StepLosses
+from napari_muvit.core.training.report.curves import draw_curves
+from napari_muvit.core.training.report.record import RunRecord, StepLosses
 
 HARD_NAMES = ("_hidden", "$x^{$ & <b>", "\N{CJK UNIFIED IDEOGRAPH-4E2D}", "a\u202eb")
 

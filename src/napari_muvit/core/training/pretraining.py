@@ -42,10 +42,11 @@ from .prepare import (
     open_images,
     prepare_unlabelled,
 )
+from .ready import check_machine, source_paths, start_settings
 from .result import TrainingResult
-from .run import check_machine, source_paths, start_settings
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
+from .slide_checks import pixel_notes
 from .start import Start, choose_mae_config, start_mae
 from .trainer import settled, threads
 
@@ -202,6 +203,12 @@ def check_pretraining(
         notes = tuple(dict.fromkeys((*notes, *more)))
     else:
         notes = (*notes, SAME_SLIDES)
+    notes = (
+        *notes,
+        *pixel_notes(
+            [*slides, *validation], completed, seed=config.seed, should_stop=should_stop
+        ),
+    )
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
     initial = start_mae(completed, start, on_progress)

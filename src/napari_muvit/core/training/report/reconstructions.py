@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.augment import Augmentation
-from ..data.datasets import MAEDataset, read_sample
-from ..evaluation.mode import evaluating
-from ..model.mae import MuViTMAE
-from ..progress import StopFn, never_stop
+from ...data.augment import Augmentation
+from ...data.datasets import MAEDataset, read_sample
+from ...evaluation.mode import evaluating
+from ...model.mae import MuViTMAE
+from ...progress import StopFn, never_stop
 from .allowance import Allowance, OutOfTime, watched
 from .examples import Example, ExampleSet, flat_levels, level_panels, place_text
 from .pictures import HIDDEN, Look, Panel, Picture, channels_text, enlarged

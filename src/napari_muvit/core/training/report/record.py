@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from ... import __version__
-from ..checks import JsonConfig, finite_json
-from ..data.sampling import PlainSlide, TrainingSlide
-from ..errors import ConfigError
+from .... import __version__
+from ...checks import JsonConfig, finite_json
+from ...data.sampling import PlainSlide, TrainingSlide
+from ...errors import ConfigError
 
 SOFTWARE = ("torch", "lightning", "numpy", "zarr", "tifffile")
 """Packages whose versions a report gives."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..figures import new_figure
+from ...figures import new_figure
 from .curve_lines import Floats, drawable, line_styles, smoothed, wants_log
 from .record import RunRecord
 

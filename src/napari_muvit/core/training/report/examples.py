@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import ModelConfig
-from ..data.augment import Augmentation
-from ..data.datasets import SegmentationDataset, read_sample
-from ..data.sampling import DrawnCrop, PlainSlide, TrainingSlide
-from ..evaluation import dice_from_confusion
-from ..evaluation.mode import evaluating
-from ..geometry import Box
-from ..model.segmenter import MuViTSegmenter
-from ..progress import StopFn, never_stop
+from ...config import ModelConfig
+from ...data.augment import Augmentation
+from ...data.datasets import SegmentationDataset, read_sample
+from ...data.sampling import DrawnCrop, PlainSlide, TrainingSlide
+from ...evaluation import dice_from_confusion
+from ...evaluation.mode import evaluating
+from ...geometry import Box
+from ...model.segmenter import MuViTSegmenter
+from ...progress import StopFn, never_stop
 from .allowance import Allowance, OutOfTime, watched
 from .example_choice import choose_samples
 from .pictures import (

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import ModelConfig
-from ..data.cache_settings import CacheSettings
-from ..data.pyramid import Pyramid
-from ..errors import AnnotationError, ConfigError
-from ..evaluation.linear_probe import LEAST_FOREGROUND
-from ..progress import ProgressFn, StopFn
-from .prepare import (
+from ...config import ModelConfig
+from ...data.cache_settings import CacheSettings
+from ...data.pyramid import Pyramid
+from ...errors import AnnotationError, ConfigError
+from ...evaluation.linear_probe import LEAST_FOREGROUND
+from ...progress import ProgressFn, StopFn
+from ..prepare import (
     LabelSource,
     Slide,
     keep_coarse_levels,
@@ -23,7 +23,7 @@ from .prepare import (
     prepare,
     prepare_unlabelled,
 )
-from .probe_data import ClassifiedCrops, labelled_crops, plain_crops
+from .data import ClassifiedCrops, labelled_crops, plain_crops
 
 TEST_SEED = 104_729
 """Keeps the places of test crops apart from those of training crops."""

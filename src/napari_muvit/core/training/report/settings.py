@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import ModelConfig, TrainingConfig
-from ..errors import ConfigError
-from ..presets import PRESETS
+from ...config import ModelConfig, TrainingConfig
+from ...errors import ConfigError
+from ...presets import PRESETS
 from .record import RunRecord
 
 OF_THE_DATA = (

@@ -10,7 +10,7 @@ from napari_muvit.core.data.open import open_pyramid
 from napari_muvit.core.data.pyramid import Pyramid
 from napari_muvit.core.data.sampling import PlainSlide
 from napari_muvit.core.geometry import Box
-from napari_muvit.core.training.pictures import (
+from napari_muvit.core.training.report.pictures import (
     LARGEST,
     Look,
     channels_text,
