@@ -72,7 +72,9 @@ def label_notes(
     drawn = class_amounts(slides, config, [None] * len(slides))
     amounts = class_amounts(slides, config, hold_outs)
     marked = [a for a in drawn if a.pixels]
-    notes = [_few_note(marked, config), _uneven_note(marked, config)]
+    poor = _poor(marked) if marked else []
+    enough = [a for a in marked if a not in poor]
+    notes = [_few_note(poor, len(marked), config), _uneven_note(enough, config)]
     found = [a for a in amounts if a.pixels]
     gone = [
         a.label
@@ -183,13 +185,19 @@ def _drawn(
     """Outlines and strokes of each label, (K + 1,), on one side by their centres."""
     extent = slide.pyramid.extent
     counts = np.zeros(num_classes + 1, dtype=np.int64)
-    for item in slide.annotations.items:
-        if isinstance(item, (LabelImage, Region)):
-            continue
-        centre = (item.lower + item.upper) / 2
-        inside = (item.upper > extent.lower) & (item.lower < extent.upper)
-        if inside.all() and _on_side(centre[None], out, held)[0]:
-            counts[item.label] += _strokes(item)
+    items = [
+        item
+        for item in slide.annotations.items
+        if not isinstance(item, (LabelImage, Region))
+    ]
+    if not items:
+        return counts
+    lower = np.array([item.lower for item in items])
+    upper = np.array([item.upper for item in items])
+    here = ((upper > extent.lower) & (lower < extent.upper)).all(axis=1)
+    here &= _on_side((lower + upper) / 2, out, held)
+    for number in np.flatnonzero(here):
+        counts[items[number].label] += _strokes(items[number])
     return counts
 
 
@@ -213,18 +221,17 @@ def _poor(found: Sequence[ClassAmount]) -> list[ClassAmount]:
     return [a for a in found if a.places < least or a.pixels < LEAST_PIXELS]
 
 
-def _few_note(found: Sequence[ClassAmount], config: ModelConfig) -> str:
-    poor = _poor(found)
+def _few_note(poor: Sequence[ClassAmount], classes: int, config: ModelConfig) -> str:
     if not poor:
         return ""
-    least, advised = _least(len(found))
+    least, advised = _least(classes)
     named = [
         f"{config.names[a.label - 1]} ({_counted(a.places, 'place')}, {a.pixels:,} px)"
         for a in poor[:MAX_NAMED]
     ]
     return (
         f"Little is annotated of {_listed(named, len(poor))}: each of "
-        f"{_counted(len(found), 'class')} should have at least {least} places and "
+        f"{_counted(classes, 'class')} should have at least {least} places and "
         f"{LEAST_PIXELS:,} px, better {advised} places. A place is an outline, a "
         "stroke, or as much of a larger area as a crop shows."
     )

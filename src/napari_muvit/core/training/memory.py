@@ -223,12 +223,11 @@ def _fitted(
     passes = batch_size // micro
     note = ""
     if passes > 1:
-        crops = "1 crop" if micro == 1 else f"{micro} crops"
         note = (
             f"{batch_size} crops at a time need about "
             f"{_size(estimate.total(batch_size))} of memory, more than four fifths of "
             f"the {_size(free)} that are free, so each step takes {passes} passes of "
-            f"{crops}."
+            f"{_crops(micro)}."
         )
     return FittedBatch(micro_batch=micro, accumulate=passes, note=note)
 
@@ -239,7 +238,8 @@ def _tight(estimate: MemoryEstimate, micro: int, room: float, free: int) -> str:
     if needed <= room:
         return ""
     return (
-        f"{micro} crops a pass need about {_size(needed)}, but {_size(free)} are free; "
+        f"{_crops(micro)} a pass need about {_size(needed)} of memory, more than four "
+        f"fifths of the {_size(free)} that are free; "
         "if memory runs out, let the number of passes be chosen."
     )
 
@@ -356,7 +356,7 @@ def memory_advice(
     told = ""
     if estimate is not None and micro_batch is not None:
         needed = _size(estimate.total(micro_batch))
-        told = f" at {micro_batch} crops a pass (estimated: {needed})"
+        told = f" at {_crops(micro_batch)} a pass (estimated: {needed})"
     ways = list(estimate.remedies) if estimate else ["a smaller --crop"]
     if micro_batch is None or micro_batch > 1:
         ways.insert(0, "a smaller --batch or more passes (--set accumulate=N)")
@@ -368,6 +368,10 @@ def _size(count: float) -> str:
     if count < 0.1 * 2**30:
         return f"{count / 2**20:.0f} MiB"
     return f"{count / 2**30:.1f} GiB"
+
+
+def _crops(count: int) -> str:
+    return "1 crop" if count == 1 else f"{count} crops"
 
 
 def _listed(parts: Sequence[str]) -> str:
