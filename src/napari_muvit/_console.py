@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from .core.progress import Progress, StopFn
 
-SHOWN = ("loss", "val_loss", "mDSC")
+SHOWN = {
+    "loss": "loss={:.3f}", "val_loss": "val_loss={:.3f}", "mDSC": "mDSC={:.3f}",
+    "steps_per_second": "{:.3g} steps/s",
+}  # fmt: skip
+"""Figures beside the bar, and how they are written."""
 
 
 def say(text: str) -> None:
@@ -62,7 +66,8 @@ class Console:
         self._bar.total = round(event.total, digits)
         self._bar.n = round(event.done, digits)
         if self._figures:
-            text = " ".join(f"{k}={v:.3f}" for k, v in self._figures.items())
+            shown = [k for k in SHOWN if k in self._figures]
+            text = " ".join(SHOWN[k].format(self._figures[k]) for k in shown)
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.refresh() if event.done >= event.total else self._bar.update(0)
 
@@ -93,6 +98,26 @@ class Console:
         if self._bar is not None:
             self._bar.close()
         self._bar, self._stage, self._figures = None, "", {}
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, in the parts that cannot be stopped.
+
+    To load libraries and to open slides takes seconds, in which nothing is written.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    kept = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 @contextmanager

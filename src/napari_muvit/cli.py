@@ -7,6 +7,8 @@ done and exits with 130.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -14,10 +16,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
+from ._commands.evaluate import add_evaluate
 from ._commands.finetune import add_finetune
-from ._commands.predict import add_evaluate, add_predict
+from ._commands.predict import add_predict
+from ._commands.pretrain import add_pretrain
+from ._commands.probe import add_probe
 from ._commands.shared import EXIT_STOPPED
 from ._commands.slides import add_cache, add_convert, add_demo, add_info, add_synthetic
+from ._console import termination_as_interrupt
 from .core.errors import Cancelled, MuvitError
 
 EXIT_MISTAKE = 2
@@ -30,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What is wrong with a file is said once, in one line.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    # Python looks for garbage once more before it ends: a second or two behind torch.
+    atexit.register(gc.freeze)
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        with termination_as_interrupt():
+            return int(arguments.run(arguments))
     except Cancelled as stop:
         sys.stderr.write(f"{stop}\n")
         return EXIT_STOPPED
@@ -80,9 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_synthetic(commands)
     add_convert(commands)
     add_cache(commands)
+    add_pretrain(commands)
     add_finetune(commands)
     add_predict(commands)
     add_evaluate(commands)
+    add_probe(commands)
     return parser
 
 

@@ -11,6 +11,9 @@ from typing import Literal
 
 from .checks import JsonConfig, require, whole
 from .model_checks import check_model
+from .training_config import Precision as Precision
+from .training_config import Schedule as Schedule
+from .training_config import TrainingConfig as TrainingConfig
 
 Decoder = Literal["unetr", "pyramid", "mask2former"]
 RotaryMode = Literal["none", "fixed", "shared", "per_layer"]
@@ -21,8 +24,6 @@ MAEContext = Literal["visible", "all"]
 Norm = Literal["batch", "group"]
 BoxMode = Literal["true", "naive"]
 NormalisationMode = Literal["auto", "percentile", "uint8", "none"]
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 DEFAULT_COLORS = (
     "#4daf4a", "#e41a1c", "#377eb8", "#ff7f00", "#984ea3", "#ffff33", "#a65628",
@@ -194,118 +195,6 @@ def default_colors(num_classes: int, background: int | None = None) -> tuple[str
     if background is not None:
         palette.insert(background - 1, BACKGROUND_COLOR)
     return tuple(palette[:num_classes])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig(JsonConfig):
-    """How to fine-tune. Training ends at whichever limit comes first."""
-
-    epochs: int | None = None
-    """Limit in epochs; an epoch is ``steps_per_epoch`` steps, then a validation."""
-    steps: int | None = None
-    """Limit in optimiser steps."""
-    minutes: float | None = None
-    """Limit in minutes of wall time, validation included."""
-    steps_per_epoch: int | None = None
-    """Steps between two validations. None: an eighth of the limit, at most 256."""
-    batch_size: int = 16
-    """Nested crops a step."""
-    learning_rate: float = 2e-3
-    """Peak rate of the decoder."""
-    encoder_learning_rate: float = 6e-4
-    """Peak rate of the MuViT encoder."""
-    weight_decay: float = 1e-2
-    """AdamW weight decay."""
-    clip_norm: float = 5.0
-    """Largest gradient norm."""
-    warmup: float = 0.15
-    """Share of the run in which the rate rises (one-cycle)."""
-    dice_weight: float = 1.0
-    """Lambda of CE + lambda Dice (paper, section 3.4)."""
-    foreground_weight: float = 2.0
-    """Largest weight of a rare foreground class in the cross-entropy (paper: x2 for
-    KPIS)."""
-    level_weight: float = 1.0
-    """Weight of each coarser level's loss against the finest, with level heads."""
-    foreground_share: float = 0.5
-    """Share of crops drawn so that they hold a foreground pixel; classes equally."""
-    flips: bool = True
-    """Flip and transpose the whole nested crop at random."""
-    intensity_jitter: float = 0.1
-    """Largest random change of a nested crop's contrast, as a share; 0: off."""
-    stain_jitter: float = 0.0
-    """Largest random change of the amount of each stain, as a share; RGB only."""
-    box_shift: float = 0.0
-    """Largest random error of the place that the model is told of each coarser level,
-    as a share of its crop's edge (paper: by an amount that it does not say)."""
-    box_scale: float = 0.0
-    """Largest random error of the size that it is told of each level, as a share."""
-    validation_share: float = 0.15
-    """Share of the annotated area held out when no validation slides are given."""
-    validation_crops: int = 64
-    """Crops of a validation; fewer where that would cost over 10 % of ``minutes``."""
-    freeze_encoder: bool = False
-    """Train the decoder only."""
-    seed: int = 0
-    """Same seed, same crops and same loss curve on the same machine."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    precision: Precision = "32-true"
-    """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
-    num_threads: int | None = None
-    """CPU threads of torch; None: as torch chooses."""
-    num_workers: int = 0
-    """Processes that read crops beside the training; 0: it reads them itself. The
-    crops are the same."""
-
-    def __post_init__(self) -> None:
-        self.check_types()
-        whole(self.num_workers, 0, "num_workers")
-        for name in ("epochs", "steps", "steps_per_epoch", "num_threads"):
-            if getattr(self, name) is not None:
-                whole(getattr(self, name), 1, name)
-        whole(self.batch_size, 1, "batch_size")
-        whole(self.validation_crops, 1, "validation_crops")
-        whole(self.seed, 0, "seed")
-        require(
-            self.seed < 2**32,
-            f"seed is {self.seed}; less than 2**32 is needed.",
-            "seed",
-        )
-        require(
-            self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0),
-            f"minutes is {self.minutes}; a positive number is needed.",
-            "minutes",
-        )
-        require(
-            any(v is not None for v in (self.epochs, self.steps, self.minutes)),
-            "Training has no end: give epochs, steps or minutes.",
-            "epochs",
-        )
-        for name in ("learning_rate", "encoder_learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            require(
-                math.isfinite(value) and value > 0,
-                f"{name} is {value}; a positive number is needed.",
-                name,
-            )
-        for name in ("warmup", "foreground_share", "intensity_jitter"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} is {value}; 0 to 1 is needed.", name)
-        for name in (
-            "weight_decay", "dice_weight", "foreground_weight", "level_weight",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(
-                math.isfinite(value) and value >= 0,
-                f"{name} is {value}; zero or a positive number is needed.",
-                name,
-            )
-        require(
-            0 <= self.validation_share < 1,
-            f"validation_share is {self.validation_share}; 0 to below 1 is needed.",
-            "validation_share",
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,9 +20,23 @@ def test_a_loss_that_is_no_number_makes_no_step() -> None:
     boxes = torch.tensor([[[[0.0, 0.0], [16.0, 16.0]]]])
     labels = torch.ones(1, 16, 16, dtype=torch.uint8)
     shares = torch.zeros(1, 0, 2, 16, 16)
-    assert module.training_step(CropBatch(pixels, boxes, labels, shares), 0) is not None
+    optimiser = module.configure_optimizers()
+    before = {k: v.clone() for k, v in module.network.state_dict().items()}
+
+    def step() -> bool:
+        module.remember_buffers()
+        module.training_step(CropBatch(pixels, boxes, labels, shares), 0).backward()
+        module.configure_gradient_clipping(optimiser)
+        optimiser.step()
+        after = module.network.state_dict()
+        return any(not torch.equal(before[k], after[k]) for k in before)
+
     pixels[..., 0, 0] = torch.inf
-    assert module.training_step(CropBatch(pixels, boxes, labels, shares), 0) is None
+    assert not step()
+    assert module.skipped == 1
+    pixels[..., 0, 0] = 0.5
+    assert step()
+    assert module.skipped == 1
 
 
 def test_rare_classes_weigh_more_up_to_a_limit() -> None:

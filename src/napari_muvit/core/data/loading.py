@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import signal
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import MuvitError
+from ..progress import StopFn, check_stop, never_stop
+
+POLL_SECONDS = 0.1
+"""Between two questions whether to stop while a batch is waited for."""
 
 
 def make_loader(
@@ -19,6 +25,7 @@ def make_loader(
     batch_sampler: Iterable[list[int]],
     num_workers: int = 0,
     pin_memory: bool = False,
+    should_stop: StopFn = never_stop,
 ) -> DataLoader[Any]:
     """Return batches in the order of the sampler, whoever reads them.
 
@@ -36,10 +43,17 @@ def make_loader(
         Processes that read; 0: this one.
     pin_memory
         Hand out batches in memory that a GPU copies from at once.
+    should_stop
+        Asked before each sample, and while workers are waited for: to start one takes
+        seconds. When it says so `Cancelled` is raised.
     """
     if num_workers == 0:
-        return DataLoader(dataset, batch_sampler=batch_sampler, pin_memory=pin_memory)
-    return _Loader(
+        return DataLoader(
+            StoppableDataset(dataset, should_stop),
+            batch_sampler=batch_sampler,
+            pin_memory=pin_memory,
+        )
+    loader = _Loader(
         _Guarded(dataset),
         batch_sampler=batch_sampler,
         num_workers=num_workers,
@@ -49,6 +63,20 @@ def make_loader(
         persistent_workers=True,
         pin_memory=pin_memory,
     )
+    loader.should_stop = should_stop
+    return loader
+
+
+class StoppableDataset(Dataset[Any]):
+    """The same samples; asks whether to stop before it reads one."""
+
+    def __init__(self, dataset: Dataset[Any], should_stop: StopFn) -> None:
+        self.dataset = dataset
+        self.should_stop = should_stop
+
+    def __getitem__(self, sample: int) -> Any:
+        check_stop(self.should_stop)
+        return self.dataset[sample]
 
 
 class _Guarded(Dataset[Any]):
@@ -75,18 +103,77 @@ def _collated(samples: list[Any]) -> Any:
 class _Loader(DataLoader[Any]):
     """Raises here what went wrong in a worker."""
 
+    should_stop: StopFn = staticmethod(never_stop)
+
     def __iter__(self) -> Any:
-        for batch in super().__iter__():
+        batches: Callable[[], Iterator[Any]] = super().__iter__
+        if self.should_stop is not never_stop:
+            batches = _Pump(batches, self.should_stop).__iter__
+        for batch in batches():
             if isinstance(batch, MuvitError):
                 raise batch
             yield batch
 
 
+class _Pump:
+    """Iterates in a thread of its own, so that waiting can be left at any time.
+
+    To start workers, and to wait for one, are calls that do not come back before it
+    is done.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Any]], should_stop: StopFn) -> None:
+        self._start = start
+        self._should_stop = should_stop
+        self._left = threading.Event()
+        self._found: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
+
+    def __iter__(self) -> Iterator[Any]:
+        threading.Thread(target=self._run, daemon=True, name="batches").start()
+        try:
+            while True:
+                check_stop(self._should_stop)
+                try:
+                    kind, value = self._found.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise value
+                yield value
+        finally:
+            self._left.set()
+
+    def _run(self) -> None:
+        try:
+            for batch in self._start():
+                if not self._put("batch", batch):
+                    return
+            self._put("end", None)
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            self._put("error", error)
+
+    def _put(self, kind: str, value: Any) -> bool:
+        """Hand over; whether anybody still takes it."""
+        while not self._left.is_set():
+            try:
+                self._found.put((kind, value), timeout=POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
 def _context() -> Any:
     """Forkserver, which starts faster than spawn where there is one."""
     methods = multiprocessing.get_all_start_methods()
-    method = "forkserver" if "forkserver" in methods else "spawn"
-    return multiprocessing.get_context(method)
+    if "forkserver" not in methods:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # Loaded once, in place of once a worker.
+    context.set_forkserver_preload(["torch"])
+    return context
 
 
 def _start_worker(_number: int) -> None:

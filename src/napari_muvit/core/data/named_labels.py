@@ -139,3 +139,12 @@ def shared_names(files: Sequence[GeoJson | ProjectLabels]) -> tuple[str, ...] | 
     if first and all(file.class_names == first for file in files):
         return first
     return class_names_of(files)
+
+
+def covering_names(
+    names: Sequence[str], files: Sequence[GeoJson | ProjectLabels]
+) -> tuple[str, ...] | None:
+    """Return ``names`` where all classes of the files are among them, else None."""
+    known = {name.strip().lower() for name in names}
+    found = {name.strip().lower() for name in class_names_of(files) or ()}
+    return tuple(names) if names and found <= known else None

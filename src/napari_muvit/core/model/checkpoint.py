@@ -218,7 +218,7 @@ def build_checked(
     return model
 
 
-def check_numbers(file: Path, weights: Mapping[str, torch.Tensor]) -> None:
+def check_numbers(file: Path | str, weights: Mapping[str, torch.Tensor]) -> None:
     """Raise `CheckpointError` for weights that are no finite numbers."""
     for name, value in weights.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, OutputError
-from .checkpoint import build_checked
+from .checkpoint import ENCODER, MAE, ModelHeader, build_checked
 from .encoder import MuViTEncoder
 from .mae import MuViTMAE
 from .reference_weights import encoder_to_ours, mae_to_ours, mae_to_theirs
@@ -68,6 +68,28 @@ _Dumper.add_representer(
 )
 
 
+def is_reference_folder(folder: str | Path) -> bool:
+    """Whether the authors' package may have written a folder."""
+    return (Path(folder) / CONFIG).is_file() and (Path(folder) / WEIGHTS).is_file()
+
+
+def read_reference_header(folder: str | Path) -> ModelHeader:
+    """Return what a folder of the authors' package holds, without its weights.
+
+    An autoencoder whose decoders cannot be read counts as an encoder.
+
+    Raises
+    ------
+    CheckpointError
+        If its configuration cannot be read, or holds what our model does not have.
+    """
+    path, values = _read_values(folder)
+    several = values.get("decoder_mode", "multi") == "multi"
+    if several and any(name in values for name in _OF_THE_MAE):
+        return ModelHeader(MAE, _config(path, values))
+    return ModelHeader(ENCODER, _config(path, _of_the_encoder(values)))
+
+
 def load_reference_checkpoint(folder: str | Path) -> MuViTMAE:
     """Read an MAE that the authors' package has written, on the CPU, for evaluation.
 
@@ -106,7 +128,7 @@ def load_reference_encoder(folder: str | Path) -> MuViTEncoder:
     See `load_reference_checkpoint`.
     """
     path, values, weights = _read(folder)
-    config = _config(path, {k: v for k, v in values.items() if k not in _OF_THE_MAE})
+    config = _config(path, _of_the_encoder(values))
     inside = Used({
         name.removeprefix("encoder."): value
         for name, value in weights.items()
@@ -162,9 +184,13 @@ def export_reference_checkpoint(mae: MuViTMAE, folder: str | Path) -> Path:
     return path
 
 
-def _read(folder: str | Path) -> tuple[Path, Mapping[str, Any], Mapping[str, Tensor]]:
+def _of_the_encoder(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k not in _OF_THE_MAE}
+
+
+def _read_values(folder: str | Path) -> tuple[Path, Mapping[str, Any]]:
     path = Path(folder)
-    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+    if not is_reference_folder(path):
         raise CheckpointError(
             f"{path} is no folder of the authors' package: it needs {CONFIG} and "
             f"{WEIGHTS}. A folder of this package is read by load_model."
@@ -176,6 +202,11 @@ def _read(folder: str | Path) -> tuple[Path, Mapping[str, Any], Mapping[str, Ten
         raise CheckpointError(f"{path / CONFIG} cannot be read: {text}.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path / CONFIG} is no table of settings.")
+    return path, values
+
+
+def _read(folder: str | Path) -> tuple[Path, Mapping[str, Any], Mapping[str, Tensor]]:
+    path, values = _read_values(folder)
     try:
         weights = torch.load(path / WEIGHTS, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from torch.utils.data import Sampler
 
 from ..config import TrainingConfig
+from .distributed import Together
 
 VALIDATIONS = 8
 """Validations that a run has at least."""
@@ -28,14 +29,21 @@ class Budget:
         Limits of the run.
     clock
         Seconds; monotonic.
+    epoch_length
+        Steps of an epoch, of an earlier part of the run; None: as configured.
     """
 
     def __init__(
-        self, config: TrainingConfig, clock: Callable[[], float] = time.monotonic
+        self,
+        config: TrainingConfig,
+        clock: Callable[[], float] = time.monotonic,
+        epoch_length: int | None = None,
     ) -> None:
         self.seconds = math.inf if config.minutes is None else 60 * config.minutes
         self.max_steps = config.steps or 0
-        self.steps_per_epoch = config.steps_per_epoch or _epoch_length(config)
+        self.steps_per_epoch = (
+            epoch_length or config.steps_per_epoch or _epoch_length(config)
+        )
         if config.epochs is not None:
             by_epochs = config.epochs * self.steps_per_epoch
             self.max_steps = min(self.max_steps or by_epochs, by_epochs)
@@ -43,9 +51,9 @@ class Budget:
         self._start = clock()
         self._reserve = 0.0
 
-    def start(self) -> None:
-        """Count time from now."""
-        self._start = self._clock()
+    def start(self, spent: float = 0.0) -> None:
+        """Count time from now, after ``spent`` seconds of an earlier part."""
+        self._start = self._clock() - spent
 
     def reserve(self, seconds: float) -> None:
         """Keep time back for the last validation."""
@@ -55,6 +63,11 @@ class Budget:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self._clock() - self._start
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the clock has a say."""
+        return math.isfinite(self.seconds)
 
     def fraction(self, step: int) -> float:
         """Finished share, 0 to 1, by the limit that comes first."""
@@ -85,6 +98,12 @@ class Budget:
         """
         return self.seconds / (VALIDATIONS + 1) * (number + 1)
 
+    def epochs_at(self, elapsed: float) -> int:
+        """Epochs whose latest end lies before ``elapsed`` seconds."""
+        if not self.by_time:
+            return 0
+        return int(elapsed / self.epoch_deadline(0))
+
 
 def _epoch_length(config: TrainingConfig) -> int:
     """Steps of an epoch that the user did not set."""
@@ -100,22 +119,61 @@ def _epoch_length(config: TrainingConfig) -> int:
 class EpochSampler(Sampler[list[int]]):
     """Batches of sample indices; an iteration is an epoch.
 
-    Indices count up over the whole run, so that no two steps draw the same places.
+    Indices count up over the whole run, so that no two steps draw the same places. The
+    crops of a step are the same, however they are shared among processes and passes.
+
+    Parameters
+    ----------
+    budget
+        When an epoch, and the run, is over.
+    batch_size
+        Crops a step, in all.
+    accumulate
+        Passes of a step.
+    together
+        The processes that share each pass.
+    first_step
+        Steps that were done in an earlier part of the run.
     """
 
-    def __init__(self, budget: Budget, batch_size: int) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        batch_size: int,
+        *,
+        accumulate: int = 1,
+        together: Together | None = None,
+        first_step: int = 0,
+    ) -> None:
         self.budget = budget
         self.batch_size = batch_size
-        self.steps = 0
-        self.epochs = 0
+        self.accumulate = accumulate
+        self.together = together or Together()
+        self.steps = first_step
+        self.epochs: int | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
+        if self.epochs is None:
+            self.epochs = self.budget.epochs_at(self.budget.elapsed)
         deadline = self.budget.epoch_deadline(self.epochs)
         self.epochs += 1
-        for _ in range(self.budget.steps_per_epoch):
+        length = self.budget.steps_per_epoch
+        for _ in range(length - self.steps % length):
             first = self.steps * self.batch_size
             self.steps += 1
-            yield list(range(first, first + self.batch_size))
-            late = self.budget.elapsed >= deadline
-            if late or self.budget.exhausted(self.steps):
+            yield from self._shares(first)
+            if self._over(deadline):
                 return
+
+    def _shares(self, first: int) -> Iterator[list[int]]:
+        """Return this process's share of each pass of a step."""
+        world = self.together.world
+        size = self.batch_size // (world * self.accumulate)
+        for number in range(self.accumulate):
+            start = first + (number * world + self.together.rank) * size
+            yield list(range(start, start + size))
+
+    def _over(self, deadline: float) -> bool:
+        over = self.budget.elapsed >= deadline or self.budget.exhausted(self.steps)
+        # Counted steps are the same everywhere, clocks are not.
+        return self.together.any(over) if self.budget.by_time else over

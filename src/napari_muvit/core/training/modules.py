@@ -1,29 +1,23 @@
-"""The Lightning module of fine-tuning: loss, validation Dice, optimiser, schedule."""
+"""The Lightning module of fine-tuning: loss, class weights, validation Dice.
+
+Reference: MuViT (arXiv 2602.24222), section 3.4 and supplement A.3.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import ModelConfig, TrainingConfig
 from ..data.datasets import CropBatch
+from ..evaluation import dice_from_confusion
 from ..model.losses import segmentation_loss
 from ..model.segmenter import MuViTSegmenter
-
-
-def one_cycle(fraction: float, warmup: float) -> float:
-    """Share of the peak rate: a linear rise, then half a cosine down to 1 %."""
-    if warmup > 0 and fraction < warmup:
-        return 0.04 + 0.96 * fraction / warmup
-    along = (fraction - warmup) / max(1e-9, 1 - warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+from .base_module import Metrics, TrainingModule, Validation
 
 
 def class_weights(
@@ -54,7 +48,7 @@ def class_weights(
     return weights
 
 
-class FineTuneModule(L.LightningModule):
+class FineTuneModule(TrainingModule):
     """A segmenter with its loss.
 
     Parameters
@@ -73,22 +67,19 @@ class FineTuneModule(L.LightningModule):
         training: TrainingConfig,
         counts: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-        self.training_config = training
+        super().__init__(segmenter, training)
+        self.segmenter_config = segmenter.config
         self.weights: Tensor
         self.register_buffer(
             "weights",
             class_weights(segmenter.config, counts, training.foreground_weight),
             persistent=False,
         )
-        self.last_loss = math.nan
-        self._confusion: Tensor | None = None
-        self._val_losses: list[float] = []
+        self._level_logits = self.compiled(segmenter.level_logits)
 
-    def _losses(self, batch: CropBatch) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: CropBatch, _index: int) -> tuple[Tensor, Tensor]:
         """Total loss, and the finest level's logits."""
-        logits = self.segmenter.level_logits(batch.pixels, batch.bboxes)
+        logits = self._level_logits(batch.pixels, batch.bboxes)
         targets: Sequence[Tensor] = [batch.labels, *batch.coarse_shares.unbind(dim=1)]
         losses = [
             segmentation_loss(
@@ -96,7 +87,7 @@ class FineTuneModule(L.LightningModule):
                 target,
                 class_weights=self.weights,
                 dice_weight=self.training_config.dice_weight,
-                dice_labels=self.segmenter.config.foreground,
+                dice_labels=self.segmenter_config.foreground,
             )
             for scores, target in zip(logits, targets, strict=True)
         ]
@@ -105,78 +96,31 @@ class FineTuneModule(L.LightningModule):
         total = (losses[0] + share * coarse) / (1 + share * (len(losses) - 1))
         return total, logits[0]
 
-    def training_step(self, batch: CropBatch, _index: int) -> Tensor | None:
-        """One step's loss; None, which leaves the weights alone, if it is no number.
-
-        A loss of zero made out of NaN would still have gradients of NaN.
-        """
-        loss, _ = self._losses(batch)
-        self.last_loss = float(loss.detach())
-        return loss if math.isfinite(self.last_loss) else None
-
-    def validation_step(self, batch: CropBatch, _index: int) -> None:
+    def validation_step(self, batch: CropBatch, index: int) -> None:
         """Count pixels of each true and predicted label."""
-        loss, logits = self._losses(batch)
-        self._val_losses.append(float(loss))
+        loss, logits = self.losses(batch, index)
         classes = logits.shape[1] + 1
         # max is several times faster than argmax over a middle axis on a CPU.
         predicted = logits.max(dim=1).indices + 1
         pairs = batch.labels.long() * classes + predicted
         counts = torch.bincount(pairs.flatten(), minlength=classes**2)
-        counts = counts.view(classes, classes).cpu()
-        self._confusion = (
-            counts if self._confusion is None else self._confusion + counts
-        )
+        self.sums.add("loss", loss.double())
+        self.sums.add("batches", torch.ones((), dtype=torch.float64))
+        self.sums.add("confusion", counts.view(classes, classes))
 
-    def take_validation(self) -> tuple[float, NDArray[np.int64]]:
-        """Return and forget the mean loss and the confusion matrix.
-
-        (K + 1, K + 1), true label by predicted label; row 0 is not annotated.
-        """
-        classes = self.segmenter.config.num_classes + 1
-        confusion = self._confusion
-        if confusion is None:
-            confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        loss = float(np.mean(self._val_losses)) if self._val_losses else math.nan
-        self._confusion, self._val_losses = None, []
-        return loss, confusion.numpy()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with a rate for the encoder and one for the decoder."""
-        training = self.training_config
-        encoder = [] if training.freeze_encoder else [self.segmenter.encoder]
-        groups = [
-            *_groups(encoder, training.encoder_learning_rate, training.weight_decay),
-            *_groups(
-                [self.segmenter.decoder], training.learning_rate, training.weight_decay
-            ),
-        ]
-        # One pass over memory a step. Lightning does not clip the gradients of a fused
-        # optimiser in mixed precision, with a loss scale or without.
-        fused = self.device.type in ("cpu", "cuda") and (
-            training.precision == "32-true"
-        )
-        return torch.optim.AdamW(groups, fused=fused)
-
-    def set_rate(self, fraction: float) -> None:
-        """Set the learning rates for a finished share of the run."""
-        optimiser: Any = self.optimizers()
-        share = one_cycle(fraction, self.training_config.warmup)
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * share
-
-
-def _groups(
-    modules: Sequence[nn.Module], rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Parameter groups: matrices decay, biases, norms and frequencies do not."""
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    groups = [
-        ([p for p in parameters if p.ndim > 1], weight_decay),
-        ([p for p in parameters if p.ndim <= 1], 0.0),
-    ]
-    return [
-        {"params": params, "lr": rate, "peak": rate, "weight_decay": decay}
-        for params, decay in groups
-        if params
-    ]
+    def take_validation(self) -> Validation:
+        """Return and forget the mean loss, Dice and the confusion matrix."""
+        found = {k: self.together.sum(v) for k, v in self.sums.values.items()}
+        self.sums.values.clear()
+        config = self.segmenter_config
+        confusion = found["confusion"].numpy().astype(np.int64)
+        dice = dice_from_confusion(confusion)
+        metrics: Metrics = {"val_loss": float(found["loss"] / found["batches"])}
+        foreground = [float(dice[k - 1]) for k in config.foreground]
+        known = [d for d in foreground if math.isfinite(d)]
+        if known:
+            metrics["mDSC"] = sum(known) / len(known)
+        for k, name in enumerate(config.names, start=1):
+            if math.isfinite(float(dice[k - 1])):
+                metrics[f"Dice {name}"] = float(dice[k - 1])
+        return Validation(metrics=metrics, confusion=confusion)

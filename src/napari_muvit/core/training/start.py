@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..config import ModelConfig
 from ..data.annotations import Annotations
 from ..data.pyramid import Pyramid
-from ..model.checkpoint import read_config
+from ..model.checkpoint import SEGMENTER, ModelHeader
+from ..model.mae import MuViTMAE
 from ..model.segmenter import MuViTSegmenter, build_model
-from ..model.transfer import LoadReport, load_matching, take_matching
+from ..model.source import Model, open_source, read_source_header
+from ..model.transfer import LoadReport, take_over
+from ..presets import preset
 from ..progress import Progress, ProgressFn
-from .prepare import model_config_for
+from .continued import (
+    continued_fields,
+    encoder_fields,
+    going_on,
+    matching_preset,
+)
+from .prepare import common_pixel_size, model_config_for
 
-Start = MuViTSegmenter | str | Path | None
-"""A model, a model folder, or nothing."""
+__all__ = [
+    "Initial",
+    "Start",
+    "choose_config",
+    "choose_mae_config",
+    "continued_fields",
+    "given_class_names",
+    "initial_model",
+    "matching_preset",
+    "preferred_class_names",
+    "reads_zero_as_background",
+    "start_header",
+    "start_mae",
+    "start_segmenter",
+]
+
+Start = Model | str | Path | None
+"""A model of any kind, a model folder of this or of the authors' package, or None."""
+
+M = TypeVar("M", MuViTSegmenter, MuViTMAE)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Initial(Generic[M]):
+    """A model before its first step."""
+
+    model: M
+    report: LoadReport | None
+    """What was taken over; None: everything is new."""
+
+
+def start_header(start: Start) -> ModelHeader | None:
+    """Return what ``start`` is, without its weights; None for None.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no model or cannot be read.
+    """
+    return None if start is None else read_source_header(start)
 
 
 def reads_zero_as_background(model: ModelConfig | str | None, start: Start) -> bool:
@@ -34,93 +81,152 @@ def given_class_names(
     return None if config is None else config.names
 
 
+def preferred_class_names(
+    model: ModelConfig | str | None, start: Start
+) -> tuple[str, ...] | None:
+    """Names of the classes of a segmenter to go on from; label files may name others.
+
+    See ``preferred`` of `open_annotations`.
+    """
+    return None if isinstance(model, ModelConfig) else given_class_names(model, start)
+
+
+def _given_config(model: ModelConfig | str | None, start: Start) -> ModelConfig | None:
+    """The configuration that goes on: as given, else that of a segmenter."""
+    if isinstance(model, ModelConfig):
+        return model
+    if model is not None:
+        return None
+    header = start_header(start)
+    return header.config if header and header.kind == SEGMENTER else None
+
+
 def choose_config(
     model: ModelConfig | str | None,
     start: Start,
     images: Sequence[Pyramid],
     annotations: Sequence[Annotations],
+    *,
+    classes: Sequence[str] | None = None,
+    zero_is_background: bool | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> ModelConfig:
-    """As given, else that of ``start``, else a preset completed by the data."""
-    config = _given_config(model, start)
-    if config is not None:
-        return config
-    name = model if isinstance(model, str) else "tiny"
-    return model_config_for(name, images, annotations)
+    """Return the configuration of a segmenter: what was asked, ``start``, and the data.
 
-
-def continued_fields(
-    start: ModelConfig, changes: Mapping[str, Any], in_channels: int
-) -> dict[str, Any]:
-    """Fields of a new model that goes on from ``start`` with some changes.
-
-    What follows from a changed field is left open, so that it is chosen anew: the
-    context skip by decoder and levels, the padding by channels, colours by classes.
+    - From nothing: the preset, completed by the data.
+    - From a segmenter: its configuration goes on; with a preset named, only weights.
+    - From an autoencoder or an encoder: the encoder is theirs, with or without a preset
+      named; the decoder is that of the preset, else of the preset of their size.
 
     Parameters
     ----------
+    model
+        A configuration, which wins over ``start``, the name of a preset, or None.
     start
-        Configuration of the earlier model.
+        What is started from.
+    images, annotations
+        What is to be trained on.
+    classes
+        Class names in label order. None: those of a segmenter that is gone on from
+        where the labels name no others, else as the labels say.
+    zero_is_background
+        How label files were read. None: as the segmenter that is gone on from.
     changes
         Fields of `ModelConfig` that were asked for; they win.
-    in_channels
-        Channels of the images.
+
+    Raises
+    ------
+    ConfigError
+        If these cannot go together.
+    CheckpointError
+        If ``start`` cannot be read.
     """
-    keep = {name: getattr(start, name) for name in _CONTINUED}
-    if any(
-        name in changes and _hashable(changes[name]) != getattr(start, name)
-        for name in ("decoder", "scale_factors")
-    ):
-        del keep["context_skip"], keep["level_heads"]
-    if in_channels != start.in_channels:
-        del keep["background_value"], keep["normalisation"]
-    return {**keep, **changes}
-
-
-def _hashable(value: Any) -> Any:
-    """Lists as tuples, for comparisons."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-_OF_THE_DATA = (
-    "in_channels", "num_classes", "num_queries", "class_names", "class_colors",
-    "background", "zero_is_background",
-)  # fmt: skip
-"""Fields that follow from slides and labels, not from the earlier model."""
-_CONTINUED = tuple(
-    f.name for f in dataclasses.fields(ModelConfig) if f.name not in _OF_THE_DATA
-)
-
-
-def _given_config(model: ModelConfig | str | None, start: Start) -> ModelConfig | None:
+    wanted = dict(changes or {})
+    # Has a parameter of its own below.
+    zero = wanted.pop("zero_is_background", zero_is_background)
     if isinstance(model, ModelConfig):
-        return model
-    if model is not None or start is None:
-        return None
-    return start.config if isinstance(start, MuViTSegmenter) else read_config(start)
+        if zero is not None:
+            wanted["zero_is_background"] = zero
+        return model_config_for(model, images, annotations, **wanted)
+    named = wanted.pop("class_names", None)
+    classes = classes or named
+    header = start_header(start)
+    if header is not None and header.kind == SEGMENTER and model is None:
+        return going_on(header.config, images, annotations, classes, zero, wanted)
+    name = model or "tiny"
+    if header is not None and header.kind != SEGMENTER:
+        name = model or matching_preset(header.config)
+        wanted = encoder_fields(header.config, name, wanted, images[0].num_channels)
+    return model_config_for(
+        name,
+        images,
+        annotations,
+        classes=classes,
+        zero_is_background=bool(zero),
+        **wanted,
+    )
+
+
+def choose_mae_config(
+    model: ModelConfig | str | None,
+    start: Start,
+    images: Sequence[Pyramid],
+    *,
+    changes: Mapping[str, Any] | None = None,
+) -> ModelConfig:
+    """Return the configuration of an autoencoder: what was asked, ``start``, the data.
+
+    Parameters and exceptions are those of `choose_config`.
+    """
+    wanted = dict(changes or {})
+    if isinstance(model, ModelConfig):
+        return model_config_for(model, images, (), **wanted)
+    header = start_header(start)
+    name = model or (matching_preset(header.config) if header else "tiny")
+    channels = images[0].num_channels
+    if header is not None:
+        wanted = encoder_fields(header.config, name, wanted, channels)
+    values = {
+        **preset(name).model,
+        "in_channels": channels,
+        "pixel_size": common_pixel_size(images),
+        **wanted,
+    }
+    return ModelConfig.from_dict(values)
 
 
 def initial_model(
     config: ModelConfig, start: Start, on_progress: ProgressFn
 ) -> MuViTSegmenter:
-    """Build the model and take over every weight of ``start`` that fits."""
-    segmenter = build_model(config)
+    """Return the segmenter of `start_segmenter` alone."""
+    return start_segmenter(config, start, on_progress).model
+
+
+def start_segmenter(
+    config: ModelConfig, start: Start, on_progress: ProgressFn
+) -> Initial[MuViTSegmenter]:
+    """Build a segmenter and take over every weight of ``start`` that fits.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such network.
+    CheckpointError
+        If ``start`` cannot be read, or nothing of it fits.
+    """
+    return _started(build_model(config), start, on_progress)
+
+
+def start_mae(
+    config: ModelConfig, start: Start, on_progress: ProgressFn
+) -> Initial[MuViTMAE]:
+    """Build an autoencoder; see `start_segmenter`."""
+    return _started(MuViTMAE(config), start, on_progress)
+
+
+def _started(model: M, start: Start, on_progress: ProgressFn) -> Initial[M]:
     if start is None:
-        return segmenter
-    report: LoadReport
-    if isinstance(start, MuViTSegmenter):
-        factors = start.config.scale_factors
-        report = take_matching(
-            segmenter, start.state_dict(), factors, "the given model"
-        )
-    else:
-        report = load_matching(segmenter, start)
-    on_progress(
-        Progress(
-            stage="prepare",
-            done=1,
-            total=1,
-            message=f"{len(report.taken)} parameters taken over, "
-            f"{len(report.fresh)} new.",
-        )
-    )
-    return segmenter
+        return Initial(model, None)
+    report = take_over(model, open_source(start))
+    on_progress(Progress(stage="prepare", done=1, total=1, message=report.summary()))
+    return Initial(model, report)

@@ -1,0 +1,321 @@
+"""Training while the user goes on annotating.
+
+The rate stays constant after a warm-up and the weights are averaged, so that the model
+is fit to be looked at after any step. What is reported is how well each batch was
+segmented before its labels were learned from.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import default_collate
+
+from ..config import ModelConfig, TrainingConfig
+from ..data.annotations import Annotations
+from ..data.datasets import CropBatch, SegmentationDataset
+from ..data.pyramid import Pyramid
+from ..data.sampling import CropSampler
+from ..errors import AnnotationError, ConfigError
+from ..evaluation import dice_from_confusion
+from ..model.checkpoint import save_model
+from ..model.device import resolve_device
+from ..model.segmenter import MuViTSegmenter
+from ..progress import (
+    Progress,
+    ProgressFn,
+    StopFn,
+    check_stop,
+    ignore_progress,
+    never_stop,
+)
+from .budget import Budget
+from .callbacks import progress_event, stoppable
+from .ema import WeightAverage
+from .modules import FineTuneModule, class_weights
+from .prepare import (
+    ImageSource,
+    LabelSource,
+    PreparedData,
+    keep_coarse_levels,
+    open_annotations,
+    open_images,
+    prepare,
+)
+from .samples import augmentation_of
+from .start import Start, choose_config, initial_model, reads_zero_as_background
+from .trainer import settled, threads
+
+WARMUP_STEPS = 20
+"""Steps in which the rate rises."""
+DECAY = 0.98
+"""Of the average of the weights, where the configuration asks for none."""
+RECENT = 20
+"""Batches whose Dice is reported."""
+WAIT_SECONDS = 0.1
+"""Between two looks for the first annotation."""
+
+
+class InteractiveTrainer:
+    """Trains a segmenter on slides whose annotations may change meanwhile.
+
+    `run` trains in the thread that calls it; all other methods may be called from any
+    thread.
+
+    Parameters
+    ----------
+    images
+        Slides; see `finetune`.
+    annotations
+        One a slide; they may be empty for the time being.
+    config
+        How; its limits end a `run`, its validation is left aside.
+    model
+        Configuration of the model, which names all classes, or the name of a preset.
+        None: that of ``start``, else ``tiny``.
+    start
+        A model, or a model folder, whose weights are the start.
+
+    Raises
+    ------
+    MuvitError
+        As `finetune` does.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageSource],
+        annotations: Sequence[LabelSource],
+        config: TrainingConfig,
+        *,
+        model: ModelConfig | str | None = None,
+        start: Start = None,
+    ) -> None:
+        config = settled(config)
+        if config.world_size > 1 or config.precision == "16-mixed":
+            raise ConfigError(
+                "Interactive training runs on one device, in 32-true or bf16-mixed "
+                "precision.",
+                "devices",
+            )
+        self.training_config = config
+        self.device = resolve_device(config.device)
+        self._images = open_images(images)
+        zero = reads_zero_as_background(model, start)
+        self._marks = open_annotations(
+            annotations, self._images, zero_is_background=zero
+        )
+        self._asked = choose_config(model, start, self._images, self._marks)
+        self._changed = True
+        self._guard = threading.Lock()
+        self._data: PreparedData | None = None
+        self._dataset: SegmentationDataset | None = None
+        L.seed_everything(config.seed, verbose=False)
+        self._segmenter = initial_model(self._asked, start, ignore_progress)
+        if config.freeze_encoder:
+            self._segmenter.encoder.requires_grad_(requires_grad=False)
+        self._module = FineTuneModule(self._segmenter, config)
+        self._module.to(self.device)
+        self._optimiser = self._module.configure_optimizers()
+        self._average = WeightAverage(self._segmenter, config.ema or DECAY)
+        self._weights_guard = threading.Lock()
+        self._recent: deque[NDArray[np.int64]] = deque(maxlen=RECENT)
+        self.steps = 0
+        """Steps so far."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Configuration of the model, completed once there was an annotation."""
+        return self._asked if self._data is None else self._data.config
+
+    def annotate(self, number: int, annotations: Annotations) -> None:
+        """Replace the annotations of a slide; they count from the next batch.
+
+        Parameters
+        ----------
+        number
+            Of the slide, from 0.
+        annotations
+            All of its annotations, in pixels of its finest level.
+
+        Raises
+        ------
+        AnnotationError
+            If there is no such slide.
+        """
+        if not 0 <= number < len(self._images):
+            raise AnnotationError(
+                f"Slide {number} was annotated; there are {len(self._images)}, "
+                "counted from 0."
+            )
+        with self._guard:
+            self._marks[number] = annotations
+            self._changed = True
+
+    def snapshot(self) -> MuViTSegmenter:
+        """Return a copy of the model as it is, in evaluation mode, on the CPU.
+
+        Waits for the end of a step at most; training goes on.
+        """
+        with self._weights_guard:
+            weights = dict(self._average.shadow) or self._segmenter.state_dict()
+            weights = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
+        network = MuViTSegmenter(copy.copy(self.config))
+        network.load_state_dict(weights)
+        return network.eval()
+
+    def save(self, out: str | Path) -> Path:
+        """Write the model as it is to a folder; see `save_model`."""
+        facts = {"config": self.training_config.to_dict(), "steps": self.steps}
+        return save_model(self.snapshot(), out, training=facts)
+
+    def run(
+        self,
+        on_progress: ProgressFn = ignore_progress,
+        should_stop: StopFn = never_stop,
+    ) -> None:
+        """Train until the limits of the configuration, or a stop; may be called again.
+
+        Without any annotation it waits for one.
+
+        Parameters
+        ----------
+        on_progress
+            Called after every step, from this thread.
+        should_stop
+            Asked often; ends the run within 2 s, between two steps.
+
+        Raises
+        ------
+        Cancelled
+            If it was stopped.
+        MuvitError
+            For annotations that do not fit.
+        """
+        budget = Budget(self.training_config)
+        budget.start()
+        begun = self.steps
+        with (
+            threads(self.training_config.num_threads),
+            stoppable(self._segmenter, should_stop),
+        ):
+            while not budget.exhausted(self.steps - begun):
+                check_stop(should_stop)
+                dataset = self._awaited(on_progress, should_stop)
+                metrics = self._step(dataset)
+                on_progress(progress_event(budget, self.steps - begun, metrics))
+
+    def _awaited(
+        self, on_progress: ProgressFn, should_stop: StopFn
+    ) -> SegmentationDataset:
+        """Samples of the annotations, once there is one."""
+        said = False
+        while True:
+            dataset = self._current(on_progress, should_stop)
+            if dataset is not None:
+                return dataset
+            if not said:
+                text = "Waiting for annotations."
+                on_progress(Progress(stage="prepare", done=0, total=1, message=text))
+                said = True
+            time.sleep(WAIT_SECONDS)
+            check_stop(should_stop)
+
+    def _current(
+        self, on_progress: ProgressFn, should_stop: StopFn
+    ) -> SegmentationDataset | None:
+        """Samples of the annotations as they are now; None without any."""
+        with self._guard:
+            changed, self._changed = self._changed, False
+            marks = list(self._marks)
+        if not changed:
+            return self._dataset
+        marked = [n for n, m in enumerate(marks) if m.items]
+        if not marked:
+            self._dataset = None
+            return None
+        images: list[Pyramid] = [self._images[n] for n in marked]
+        data = prepare(
+            images, [marks[n] for n in marked], self.config,
+            self.training_config.seed, should_stop,
+        )  # fmt: skip
+        slides = keep_coarse_levels(
+            data.slides, data.config, None, on_progress, should_stop
+        )
+        # Levels that were averaged once are there the next time.
+        for n, slide in zip(marked, slides, strict=True):
+            if data.config.pixel_size is None:
+                self._images[n] = slide.pyramid
+        self._data = data
+        counts = np.sum([slide.index.counts for slide in slides], axis=0)
+        weights = class_weights(
+            data.config, counts.tolist(), self.training_config.foreground_weight
+        )
+        self._module.weights.copy_(weights)
+        sampler = CropSampler(
+            slides, data.config, foreground_share=self.training_config.foreground_share,
+            seed=self.training_config.seed,
+        )  # fmt: skip
+        self._dataset = SegmentationDataset(
+            sampler, data.config, augmentation=augmentation_of(self.training_config)
+        )
+        return None if sampler.empty else self._dataset
+
+    def _step(self, dataset: SegmentationDataset) -> dict[str, float]:
+        size = self.training_config.batch_size
+        first = self.steps * size
+        batch = default_collate([dataset[i] for i in range(first, first + size)])
+        batch = CropBatch(*(part.to(self.device) for part in batch))
+        share = min(1.0, (self.steps + 1) / WARMUP_STEPS)
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["peak"] * share
+        # A snapshot must not see half of a step.
+        with self._weights_guard:
+            module = self._module.train()
+            module.remember_buffers()
+            try:
+                with torch.autocast(
+                    self.device.type,
+                    torch.bfloat16,
+                    enabled=self.training_config.precision == "bf16-mixed",
+                ):
+                    loss, logits = module.losses(batch, 0)
+                self._optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+            except BaseException:
+                module.undo_half_step()
+                raise
+            module.configure_gradient_clipping(self._optimiser)
+            self._optimiser.step()
+            self._average.update()
+        self.steps += 1
+        self._recent.append(_confusion(logits.detach(), batch))
+        return {"loss": float(loss.detach()), **self._figures()}
+
+    def _figures(self) -> dict[str, float]:
+        """Dice of the recent batches, each before it was learned from."""
+        config = self.config
+        dice = dice_from_confusion(np.sum(self._recent, axis=0))
+        known = [d for k in config.foreground if math.isfinite(d := dice[k - 1])]
+        figures = {"mDSC": float(np.mean(known))} if known else {}
+        for name, value in zip(config.names, dice, strict=True):
+            if math.isfinite(value):
+                figures[f"Dice {name}"] = float(value)
+        return figures
+
+
+def _confusion(logits: torch.Tensor, batch: CropBatch) -> NDArray[np.int64]:
+    classes = logits.shape[1] + 1
+    pairs = batch.labels.long() * classes + logits.max(dim=1).indices + 1
+    counts = torch.bincount(pairs.flatten(), minlength=classes**2)
+    return counts.view(classes, classes).cpu().numpy().astype(np.int64)
