@@ -43,7 +43,7 @@ from napari_muvit.core import (
 from napari_muvit.core.data.augment import Augmentation
 from napari_muvit.core.data.datasets import SegmentationDataset
 from napari_muvit.core.data.sampling import CropSampler
-from napari_muvit.core.training.modules import one_cycle
+from napari_muvit.core.training.schedule import one_cycle
 from napari_muvit.core.training.prepare import open_annotations, prepare
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"

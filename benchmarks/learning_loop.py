@@ -47,8 +47,9 @@ from napari_muvit.core.data.sampling import (
 from napari_muvit.core.evaluation import dice_from_confusion, mean_dice
 from napari_muvit.core.model.losses import segmentation_loss
 from napari_muvit.core.model.segmenter import MuViTSegmenter
-from napari_muvit.core.training.modules import class_weights, one_cycle
+from napari_muvit.core.training.modules import class_weights
 from napari_muvit.core.training.prepare import open_annotations
+from napari_muvit.core.training.schedule import one_cycle
 
 Pairs = Sequence[tuple[Path, Path]]
 
