@@ -43,8 +43,8 @@ from napari_muvit.core import (
 from napari_muvit.core.data.augment import Augmentation
 from napari_muvit.core.data.datasets import SegmentationDataset
 from napari_muvit.core.data.sampling import CropSampler
-from napari_muvit.core.training.schedule import one_cycle
 from napari_muvit.core.training.prepare import open_annotations, prepare
+from napari_muvit.core.training.schedule import one_cycle
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 BRAIN_CLASSES = (
