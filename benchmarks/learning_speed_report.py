@@ -166,8 +166,15 @@ def _plot_speed(rows: list[Row]) -> None:
 
 def _plot_few(rows: list[Row]) -> None:
     """Dice against outlined images; strokes beside them."""
-    if not rows:
+    if len({r["labels"] for r in rows} - {"strokes"}) < 2:
         return
+    # Strokes take longer: the longest runs of each kind.
+    most = {
+        kind: max(r["steps"] for r in rows if r["labels"] == kind)
+        for kind in LABELS
+        if any(r["labels"] == kind for r in rows)
+    }
+    rows = [r for r in rows if r["steps"] == most[r["labels"]]]
     figure = new_figure(6, 4.4)
     axis = figure.add_subplot(1, 1, 1)
     for colour, (arm, name) in zip(COLOURS, FEW_ARMS.items(), strict=False):
