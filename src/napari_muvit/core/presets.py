@@ -37,8 +37,8 @@ PRESETS: Mapping[str, Preset] = {
             "num_heads": 4, "decoder_dim": 64, "mae_dim": 64,
         },
         training={
-            "batch_size": 16, "foreground_weight": 5.0, "minutes": 5.0,
-            "precision": "auto",
+            "batch_size": 8, "foreground_weight": 5.0, "minutes": 5.0,
+            "precision": "auto", "ema": 0.99,
         },
         pretraining={**_OUR_PRETRAINING, "batch_size": 16, "minutes": 10.0},
     ),
@@ -52,7 +52,7 @@ PRESETS: Mapping[str, Preset] = {
         },
         training={
             "batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0,
-            "precision": "auto",
+            "precision": "auto", "ema": 0.99,
         },
         pretraining={**_OUR_PRETRAINING, "batch_size": 16, "minutes": 60.0},
     ),
