@@ -52,6 +52,9 @@ BRAIN_CLASSES = (
 )
 
 
+BEFORE = {"batch_size": 16, "ema": 0.0, "precision": "32-true"}
+
+
 @dataclass(frozen=True)
 class Task:
     """Images and labels to train on and to score with."""
@@ -127,6 +130,8 @@ def run(
     training = TrainingConfig(
         **{
             **PRESETS["tiny"].training,
+            # As the preset was when the tables were begun.
+            **BEFORE,
             "minutes": None,
             "steps": steps,
             "steps_per_epoch": max(1, steps // 8),
@@ -181,7 +186,7 @@ def pretrained(
     sampler = CropSampler(
         data.slides, data.config, foreground_share=0.0, seed=seed + 1000
     )
-    batch = PRESETS["tiny"].training["batch_size"]
+    batch = BEFORE["batch_size"]
     crops = Subset(
         SegmentationDataset(
             sampler, data.config, augmentation=Augmentation(flips=True)
