@@ -43,13 +43,16 @@ from napari_muvit.core import (
 from napari_muvit.core.data.augment import Augmentation
 from napari_muvit.core.data.datasets import SegmentationDataset
 from napari_muvit.core.data.sampling import CropSampler
-from napari_muvit.core.training.modules import one_cycle
 from napari_muvit.core.training.prepare import open_annotations, prepare
+from napari_muvit.core.training.schedule import one_cycle
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 BRAIN_CLASSES = (
     "background,Isocortex,OLF,HPF,CTXsp,STR,PAL,TH,HY,MB,P,MY,CB,fiber tracts,VS"
 )
+
+
+BEFORE = {"batch_size": 16, "ema": 0.0, "precision": "32-true"}
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def run(
     training = TrainingConfig(
         **{
             **PRESETS["tiny"].training,
+            # As the preset was when the tables were begun.
+            **BEFORE,
             "minutes": None,
             "steps": steps,
             "steps_per_epoch": max(1, steps // 8),
@@ -181,7 +186,7 @@ def pretrained(
     sampler = CropSampler(
         data.slides, data.config, foreground_share=0.0, seed=seed + 1000
     )
-    batch = PRESETS["tiny"].training["batch_size"]
+    batch = BEFORE["batch_size"]
     crops = Subset(
         SegmentationDataset(
             sampler, data.config, augmentation=Augmentation(flips=True)

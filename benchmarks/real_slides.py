@@ -4,12 +4,14 @@ Appends one JSON line a run to ``results/real_slides.jsonl`` and skips what is t
 unless ``--again``. ``DATA`` holds the folders ``brain_sections`` and ``glomeruli_pas``;
 the images are not part of this project. A picture of each run is left in ``--work``.
 
-    python benchmarks/real_slides.py DATA --work WORK [--only brain_fifth] [--steps N]
+    python benchmarks/real_slides.py DATA --work WORK [--only brain_fifth,glomeruli]
+                                     [--steps N] [--seeds 0,1,2]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -82,7 +84,31 @@ def experiments(data: Path) -> dict[str, Experiment]:
              "--levels", "1,4"],
         ),
     }  # fmt: skip
+    found |= upright(brain, [*brain_options, "--upright", "--batch", "8"])
     return {name: e for name, e in found.items() if e.train and e.test}
+
+
+def upright(brain: list[Path], options: list[str]) -> dict[str, Experiment]:
+    """Sections mirrored left and right only: levels, boxes, and the harder split."""
+    levels = {
+        "": "1,4,16", "_1": "1", "_1_8": "1,8", "_1_8_32": "1,8,32",
+    }  # fmt: skip
+    parts = {
+        "fifth": [i % 5 == 2 for i in range(len(brain))],
+        "block": [24 <= i < 35 for i in range(len(brain))],
+    }
+    found = {}
+    for split, held in parts.items():
+        train = [p for p, out in zip(brain, held, strict=True) if not out]
+        test = [p for p, out in zip(brain, held, strict=True) if out]
+        for suffix, factors in levels.items():
+            found[f"upright_{split}{suffix}"] = Experiment(
+                train, test, [*options, "--levels", factors]
+            )
+        found[f"upright_{split}_naive"] = Experiment(
+            train, test, [*options, "--levels", "1,4,16", "--boxes", "naive"]
+        )
+    return found
 
 
 def command(*words: object) -> float:
@@ -95,14 +121,16 @@ def command(*words: object) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def run(name: str, experiment: Experiment, work: Path, steps: int) -> dict[str, object]:
+def run(
+    name: str, experiment: Experiment, work: Path, steps: int, seed: int
+) -> dict[str, object]:
     """Train, predict, evaluate; return a row of the results."""
-    folder = work / name
+    folder = work / f"{name}_{steps}_{seed}"
     began = time.time()
     train_cpu = command(
         "finetune", "--images", *experiment.train,
         "--labels", *map(labels_of, experiment.train), *experiment.options,
-        "--steps", steps, "--out", folder / "model", "--overwrite",
+        "--steps", steps, "--seed", seed, "--out", folder / "model", "--overwrite",
     )  # fmt: skip
     trained = time.time()
     predict_cpu = command(
@@ -121,6 +149,7 @@ def run(name: str, experiment: Experiment, work: Path, steps: int) -> dict[str, 
         "train": len(experiment.train),
         "test": len(experiment.test),
         "steps": steps,
+        "seed": seed,
         "train_seconds": round(trained - began),
         "train_cpu_seconds": round(train_cpu),
         "predict_seconds": round(predicted - trained),
@@ -174,15 +203,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
     done = set()
     if RESULTS.exists():
-        done = {json.loads(line)["run"] for line in RESULTS.read_text().splitlines()}
-    for name, experiment in experiments(arguments.data).items():
-        if arguments.only not in (None, name) or (name in done and not arguments.again):
+        rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+        done = {(row["run"], row["steps"], row.get("seed", 0)) for row in rows}
+    only = arguments.only and arguments.only.split(",")
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    found = experiments(arguments.data)
+    for seed, name in itertools.product(seeds, found):
+        known = (name, arguments.steps, seed) in done and not arguments.again
+        if known or (only and name not in only):
             continue
-        row = run(name, experiment, arguments.work, arguments.steps)
+        row = run(name, found[name], arguments.work, arguments.steps, seed)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")

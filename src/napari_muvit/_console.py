@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from .core.progress import Progress, StopFn
 
-SHOWN = ("loss", "val_loss", "mDSC")
+SHOWN = {
+    "loss": "loss={:.3f}", "val_loss": "val_loss={:.3f}", "mDSC": "mDSC={:.3f}",
+    "steps_per_second": "{:.3g} steps/s",
+}  # fmt: skip
+"""Figures beside the bar, and how they are written."""
 
 
 def say(text: str) -> None:
@@ -62,7 +66,8 @@ class Console:
         self._bar.total = round(event.total, digits)
         self._bar.n = round(event.done, digits)
         if self._figures:
-            text = " ".join(f"{k}={v:.3f}" for k, v in self._figures.items())
+            shown = [k for k in SHOWN if k in self._figures]
+            text = " ".join(SHOWN[k].format(self._figures[k]) for k in shown)
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.refresh() if event.done >= event.total else self._bar.update(0)
 

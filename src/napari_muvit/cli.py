@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
+from ._commands.evaluate import add_evaluate
 from ._commands.finetune import add_finetune
-from ._commands.predict import add_evaluate, add_predict
+from ._commands.predict import add_predict
+from ._commands.pretrain import add_pretrain
+from ._commands.probe import add_probe
 from ._commands.shared import EXIT_STOPPED
 from ._commands.slides import add_cache, add_convert, add_demo, add_info, add_synthetic
 from ._console import termination_as_interrupt
@@ -86,9 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_synthetic(commands)
     add_convert(commands)
     add_cache(commands)
+    add_pretrain(commands)
     add_finetune(commands)
     add_predict(commands)
     add_evaluate(commands)
+    add_probe(commands)
     return parser
 
 

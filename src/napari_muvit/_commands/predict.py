@@ -1,8 +1,7 @@
-"""The subcommands ``predict`` and ``evaluate``."""
+"""The subcommand ``predict``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from .shared import (
     cache_settings,
     numbers,
     open_image,
-    split_names,
 )
 
 if TYPE_CHECKING:
@@ -130,48 +128,3 @@ def _predict_one(
     return {
         "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
     }  # fmt: skip
-
-
-def add_evaluate(commands: Commands) -> None:
-    evaluate = commands.add_parser("evaluate", help="Dice of predictions")
-    add = evaluate.add_argument
-    add("--prediction", nargs="+", required=True, metavar="P")
-    add(
-        "--labels",
-        nargs="+",
-        required=True,
-        metavar="L",
-        help="label images, GeoJSON or project files, in the same order",
-    )
-    add("--classes", metavar="LIST", help="class names, where a prediction has none")
-    add(
-        "--zero-is-background",
-        action="store_true",
-        help="0 is a class; label v means class v + 1",
-    )
-    add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    evaluate.set_defaults(run=run_evaluate)
-
-
-def run_evaluate(arguments: argparse.Namespace) -> int:
-    """Print Dice per class and their mean."""
-    from ..core.evaluation import evaluate
-
-    with Console() as console, interruptible() as should_stop:
-        result = evaluate(
-            arguments.prediction,
-            arguments.labels,
-            zero_is_background=arguments.zero_is_background,
-            class_names=split_names(arguments.classes),
-            on_progress=console,
-            should_stop=should_stop,
-        )
-    say(result.table())
-    if arguments.json:
-        try:
-            arguments.json.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise OutputError(
-                f"{arguments.json} cannot be written: {error.strerror}."
-            ) from error
-    return 0

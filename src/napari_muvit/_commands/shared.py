@@ -17,19 +17,28 @@ Commands = Any  # argparse's own type is private
 
 def add_reading(add: Callable[..., argparse.Action]) -> None:
     """Add how slides are read."""
-    add(
-        "--image",
-        dest="inside",
-        metavar="NAME",
-        help="which image of files with several, such as B/03/0 of a plate",
-    )
-    add("--plane", metavar="AXIS=N", help="which plane of stacks, such as z=10,t=0")
+    add_inside(add, "files")
     add("--channels", help="channels by name, or counted from 0, such as DAPI,2")
     add(
         "--pixel-size",
         type=float,
         metavar="UM",
         help="of all slides, whatever they say",
+    )
+
+
+def add_inside(add: Callable[..., argparse.Action], what: str) -> None:
+    """Add what is taken of files with several images or planes."""
+    add(
+        "--image",
+        dest="inside",
+        metavar="NAME",
+        help=f"which image of {what} with several, such as B/03/0 of a plate",
+    )
+    add(
+        "--plane",
+        metavar="AXIS=N",
+        help=f"which plane of {what} that are stacks, such as z=10,t=0",
     )
 
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from .data.pyramid import Pyramid
     from .data.synthetic import write_synthetic
     from .errors import Cancelled, MuvitError
-    from .evaluation import Evaluation, evaluate
+    from .evaluation import Evaluation, evaluate, write_result
+    from .evaluation.box_noise import BoxNoiseResult
+    from .evaluation.linear_probe import LinearProbeResult
+    from .evaluation.mae_error import MAEErrorResult
     from .geometry import Box, NestedCrop
     from .model.checkpoint import load_model, save_model
     from .model.encoder import MuViTEncoder
@@ -31,11 +34,13 @@ if TYPE_CHECKING:
     from .prediction.run import PredictionRun, predict
     from .presets import PRESETS, preset
     from .progress import Progress
+    from .training.finetuning import finetune
     from .training.interactive import InteractiveTrainer
     from .training.prepare import model_config_for
-    from .training.pretrain import pretrain
+    from .training.pretraining import pretrain
+    from .training.probing.linear import probe_linear
+    from .training.probing.run import probe_boxes, probe_mae
     from .training.result import TrainingResult
-    from .training.run import finetune
 
 _HOMES = {
     "config": ("ModelConfig", "PredictionConfig", "TrainingConfig"),
@@ -57,7 +62,10 @@ _HOMES = {
     "data.synthetic": ("write_synthetic",),
     "data.tissue": ("TissueMask", "find_tissue"),
     "errors": ("Cancelled", "MuvitError"),
-    "evaluation": ("Evaluation", "evaluate"),
+    "evaluation": ("Evaluation", "evaluate", "write_result"),
+    "evaluation.box_noise": ("BoxNoiseResult",),
+    "evaluation.linear_probe": ("LinearProbeResult",),
+    "evaluation.mae_error": ("MAEErrorResult",),
     "geometry": ("Box", "NestedCrop"),
     "model.checkpoint": ("load_model", "save_model"),
     "model.encoder": ("MuViTEncoder",),
@@ -72,11 +80,13 @@ _HOMES = {
     "prediction.run": ("PredictionRun", "predict"),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
-    "training.prepare": ("model_config_for",),
     "training.interactive": ("InteractiveTrainer",),
-    "training.pretrain": ("pretrain",),
+    "training.probing.linear": ("probe_linear",),
+    "training.prepare": ("model_config_for",),
+    "training.pretraining": ("pretrain",),
+    "training.probing.run": ("probe_boxes", "probe_mae"),
     "training.result": ("TrainingResult",),
-    "training.run": ("finetune",),
+    "training.finetuning": ("finetune",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -92,6 +102,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",
     "Region", "Project", "write_label_image",
+    "probe_linear", "LinearProbeResult", "probe_mae", "MAEErrorResult", "probe_boxes",
+    "BoxNoiseResult", "write_result",
     "MuvitError", "Cancelled",
 ]  # fmt: skip
 

@@ -70,6 +70,14 @@ def _fits(value: object, kind: Any) -> bool:
     return isinstance(value, _KINDS[kind][0])
 
 
+def _check_type(name: str, value: object, kind: Any) -> None:
+    if typing.get_origin(kind) is Literal:
+        needed = f"choose one of {', '.join(typing.get_args(kind))}"
+    else:
+        needed = f"{_wording(kind)} is needed"
+    require(_fits(value, kind), f"{name} is {value!r}; {needed}.", name)
+
+
 def _wording(kind: Any) -> str:
     """What to call a field's type in a message."""
     parts = typing.get_args(kind)
@@ -95,14 +103,20 @@ class JsonConfig:
 
     def check_types(self) -> None:
         """Raise `ConfigError` for a field of another type, as a file may hold it."""
-        types_of = _field_types(type(self))  # type: ignore[arg-type]
-        for name, kind in types_of.items():
-            value = getattr(self, name)
-            if typing.get_origin(kind) is Literal:
-                needed = f"choose one of {', '.join(typing.get_args(kind))}"
-            else:
-                needed = f"{_wording(kind)} is needed"
-            require(_fits(value, kind), f"{name} is {value!r}; {needed}.", name)
+        for name, kind in _field_types(type(self)).items():  # type: ignore[arg-type]
+            _check_type(name, getattr(self, name), kind)
+
+    @classmethod
+    def check_values(cls, values: Mapping[str, Any]) -> None:
+        """Raise `ConfigError` for unknown fields and values of another type.
+
+        For some of the fields, as a file may hold them; how they go together is
+        another matter.
+        """
+        kinds = _field_types(cls)  # type: ignore[arg-type]
+        cls._check_known(values)
+        for name, value in values.items():
+            _check_type(name, value, kinds[name])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -111,6 +125,11 @@ class JsonConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain JSON types; lists become tuples."""
+        cls._check_known(values)
+        return cls(**{k: _as_tuple(v) for k, v in values.items()})
+
+    @classmethod
+    def _check_known(cls, values: Mapping[str, Any]) -> None:
         names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - names)
         if unknown:
@@ -119,7 +138,6 @@ class JsonConfig:
                 "written by a newer napari-muvit. Update the package or remove it.",
                 unknown[0],
             )
-        return cls(**{k: _as_tuple(v) for k, v in values.items()})
 
 
 def finite_json(value: Any) -> Any:

@@ -25,6 +25,7 @@ class Preset:
 
 _OUR_PRETRAINING: Mapping[str, Any] = {
     "learning_rate": 1e-3, "weight_decay": 0.05, "clip_norm": 0.5, "warmup": 0.1,
+    "precision": "auto",
 }  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
@@ -35,7 +36,10 @@ PRESETS: Mapping[str, Preset] = {
             "attention": "coarse_to_fine", "embed_dim": 128, "depth": 4,
             "num_heads": 4, "decoder_dim": 64, "mae_dim": 64,
         },
-        training={"batch_size": 16, "foreground_weight": 5.0, "minutes": 5.0},
+        training={
+            "batch_size": 8, "foreground_weight": 5.0, "minutes": 5.0,
+            "precision": "auto", "ema": 0.99,
+        },
         pretraining={**_OUR_PRETRAINING, "batch_size": 16, "minutes": 10.0},
     ),
     "small": Preset(
@@ -46,7 +50,10 @@ PRESETS: Mapping[str, Preset] = {
             "num_heads": 6, "decoder_dim": 96, "mae_dim": 96,
             "pyramid_channels": (32, 64, 64, 128),
         },
-        training={"batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0},
+        training={
+            "batch_size": 12, "foreground_weight": 5.0, "minutes": 20.0,
+            "precision": "auto", "ema": 0.99,
+        },
         pretraining={**_OUR_PRETRAINING, "batch_size": 16, "minutes": 60.0},
     ),
     "paper": Preset(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .checks import JsonConfig, require, whole
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Logger = Literal["none", "tensorboard", "wandb"]
 
@@ -60,6 +60,9 @@ class TrainingConfig(JsonConfig):
     """Share of crops drawn so that they hold a foreground pixel; classes equally."""
     flips: bool = True
     """Flip and transpose the whole nested crop at random."""
+    upright: bool = False
+    """Flip left and right only: for tissue that always lies the same way up, such as
+    sections of an organ, where up and down tell regions apart."""
     intensity_jitter: float = 0.1
     """Largest random change of a nested crop's contrast, as a share; 0: off."""
     stain_jitter: float = 0.0
@@ -83,7 +86,8 @@ class TrainingConfig(JsonConfig):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     precision: Precision = "32-true"
-    """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    """Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``. ``auto``: bf16-mixed
+    on devices that compute in bfloat16, else 32-true."""
     devices: int = 1
     """Devices of this kind on each machine."""
     num_nodes: int = 1

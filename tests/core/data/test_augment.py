@@ -40,6 +40,17 @@ def test_axes_of_other_pixel_size_keep_their_places():
     assert orders == set(itertools.permutations(range(3)))
 
 
+def test_upright_tissue_is_mirrored_left_and_right_only():
+    rng = np.random.default_rng(0)
+    image = np.arange(6).reshape(2, 3)
+    views = [Turn.mirror(rng, 2).pixels(image).tolist() for _ in range(400)]
+    plain = views.count(image.tolist())
+    assert plain + views.count(image[:, ::-1].tolist()) == 400
+    # Deviation of the count: 10.
+    assert abs(plain - 200) < 45
+    assert {Turn.mirror(rng, 3).flips[:2] for _ in range(20)} == {(False, False)}
+
+
 def rgb(seed=0):
     rng = np.random.default_rng(seed)
     return rng.uniform(0.2, 1, (2, 3, 8, 8)).astype(np.float32)

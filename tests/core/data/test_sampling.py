@@ -150,6 +150,28 @@ def test_samples_have_labels_at_their_place_on_all_levels() -> None:
         assert batch.bboxes[0, 0].tolist() == [0, 0]
 
 
+def test_upright_samples_are_mirrored_on_all_levels() -> None:
+    sampler = CropSampler([slide(blobs())], CONFIG, foreground_share=0.5, seed=0)
+    plain = SegmentationDataset(sampler, CONFIG)
+    change = Augmentation(flips=True, upright=True)
+    upright = SegmentationDataset(sampler, CONFIG, augmentation=change)
+    mirrored = 0
+    for i in range(20):
+        before, after = plain[i], upright[i]
+        if (before.bboxes[:, :, 1] == after.bboxes[:, :, 1]).all():
+            assert (before.pixels == after.pixels).all()
+            continue
+        mirrored += 1
+        assert (before.pixels.flip(-1) == after.pixels).all()
+        assert (before.labels.flip(-1) == after.labels).all()
+        assert (before.coarse_shares.flip(-1) == after.coarse_shares).all()
+        # Upper corner of the fine box against the coarse one, seen in a mirror.
+        place = before.bboxes[1, 1, 1] - before.bboxes[0, 1, 1]
+        assert place == after.bboxes[0, 0, 1] - after.bboxes[1, 0, 1]
+        assert (before.bboxes[:, :, 0] == after.bboxes[:, :, 0]).all()
+    assert 4 < mirrored < 17
+
+
 def test_naive_boxes_are_fed_when_asked_for() -> None:
     import dataclasses
 

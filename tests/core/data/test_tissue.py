@@ -170,3 +170,14 @@ def test_real_tissue(name, least, most):
     hits, truth = found.at(points), labels[labels > 0] > 1
     assert hits[truth].mean() > least
     assert hits[~truth].mean() < most
+
+
+@pytest.mark.parametrize("mark", [-3.4e38, -1e30, 1e300])
+def test_marks_of_missing_data_do_not_hide_the_tissue(mark: float) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(10, 1, (400, 400))
+    pixels[100:300, 150:250] += 50
+    clean = find_tissue(open_pyramid(pixels.copy()))
+    pixels[5, 7] = mark
+    found = find_tissue(open_pyramid(pixels))
+    assert (found.mask == clean.mask).mean() > 0.99

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
 from napari_muvit.core.errors import ConfigError
-from napari_muvit.core.evaluation.box_noise import box_noise_curve, jitter_boxes
+from napari_muvit.core.evaluation.box_noise import (
+    BoxNoiseResult,
+    BoxNoiseRow,
+    box_noise_curve,
+    jitter_boxes,
+)
+from napari_muvit.core.figures import png_bytes
 
 BOXES = torch.tensor([[[0.0, 0.0], [8.0, 8.0]], [[-12.0, -12.0], [20.0, 20.0]]])
 
@@ -94,3 +103,52 @@ def test_a_module_runs_in_evaluation_mode_and_is_left_as_it_was() -> None:
     assert [model.training, model.frozen.training, model.free.training] == [
         True, False, True,
     ]  # fmt: skip
+
+
+def result(classes: int, sigmas: tuple[float, ...] = (8, 0, 2)) -> BoxNoiseResult:
+    rng = np.random.default_rng(0)
+    rows = []
+    for sigma in sigmas:
+        dice = rng.random(classes)
+        dice[-1] = np.nan
+        rows.append(BoxNoiseRow(sigma, float(np.nanmean(dice)), tuple(dice)))
+    return BoxNoiseResult(
+        model="m", class_names=tuple(f"class {k}" for k in range(classes)),
+        class_colors=("#ffff33",) * classes, background=1, scale_factors=(1, 8),
+        crop_size=64, rows=tuple(rows), crops=9, images=("a",), seed=3,
+        notes=("a note",),
+    )  # fmt: skip
+
+
+def test_all_forms_say_the_same() -> None:
+    found = result(3)
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    page, table = found.markdown(), found.table()
+    for row, entry in zip(found.rows, content["curve"], strict=True):
+        assert (entry["sigma"], entry["mDSC"]) == (row.sigma, row.mdice)
+        assert entry["dice"] == {"class 0": row.dice[0], "class 1": row.dice[1],
+                                 "class 2": None}  # fmt: skip
+        line = f"| {row.sigma:g} | {row.mdice:.4f} | {row.dice[0]:.4f} |"
+        assert line in page
+        assert f"{row.mdice:.4f}" in table
+    assert "9 crops of 1 images" in page
+    assert "- a note" in page
+
+
+@pytest.mark.parametrize("classes", [2, 15])
+def test_the_plot_is_in_the_order_of_sigma(classes: int) -> None:
+    found = result(classes)
+    figure = found.figure()
+    (axes,) = figure.axes
+    mean, *lines = axes.get_lines()
+    assert list(mean.get_xdata()) == [0, 2, 8]
+    by_sigma = {row.sigma: row.mdice for row in found.rows}
+    assert list(mean.get_ydata()) == [by_sigma[s] for s in (0, 2, 8)]
+    # A class that does not occur has no line; yellow would not be seen on white.
+    assert len(lines) == classes - 1
+    assert max(lines[0].get_color()) < 0.8
+    assert png_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_a_plot_without_noise() -> None:
+    assert png_bytes(result(2, (0,)).figure()).startswith(b"\x89PNG")

@@ -66,6 +66,11 @@ def test_the_loss_is_that_of_hidden_patches_alone(
     for level in range(2):
         alone = errors[:, level][hidden[:, level]].mean().item()
         assert found.level_losses[level].item() == pytest.approx(alone, rel=1e-5)
+        for crop in range(3):
+            alone = errors[crop, level][hidden[crop, level]].mean().item()
+            mine = found.crop_losses[crop, level].item()
+            assert mine == pytest.approx(alone, rel=1e-5, nan_ok=True)
+    assert not found.crop_losses.requires_grad
 
 
 @pytest.mark.parametrize("context", ["visible", "all"])

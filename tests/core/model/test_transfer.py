@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import CheckpointError
@@ -106,7 +109,7 @@ def test_a_missing_level_takes_the_nearest(pretrained: MuViTMAE) -> None:
     model = build_model(dataclasses.replace(CONFIG, scale_factors=(1, 20)))
     report = take_over(model, open_source(pretrained))
     assert report.levels == ((1, 1), (20, 16))
-    assert "(levels 1, 20; 20 as 16)" in report.summary()
+    assert "(levels 1, 20 from 16)" in report.summary()
     mine, theirs = (
         e.patch_embeddings[i].state_dict()
         for e, i in ((model.encoder, 1), (pretrained.encoder, 3))
@@ -220,8 +223,8 @@ def test_heads_go_by_the_name_of_their_class(decoder: str) -> None:
     assert all(".head." in name for name in report.mixed)
     assert report.summary() == (
         "Start: the given model (MuViTSegmenter, levels 1, 4): encoder taken over "
-        "whole (levels 1, 4), decoder taken over, heads kept for 'Background', "
-        "'Tumour ', new for 'stroma', 'necrosis' left out."
+        "whole (levels 1, 4); decoder taken over; heads kept for 'Background', "
+        "'Tumour ', new for 'stroma'; no more 'necrosis'."
     )
 
 
@@ -272,7 +275,7 @@ def test_other_pixels_leave_the_patch_embeddings_new() -> None:
     assert report.summary() == (
         "Start: the given model (MuViTMAE, levels 1, 4): encoder taken over (levels 1, "
         "4) but for its patch embeddings, which are new (in_channels 4 there and 1 "
-        "here; patch 4 x 4 there and 8 x 8 here), decoder new."
+        "here, patch 4 x 4 there and 8 x 8 here); decoder new."
     )
 
 
@@ -284,7 +287,7 @@ def test_a_decoder_of_another_kind_is_new(segmenter: MuViTSegmenter) -> None:
     report = load_matching(model, segmenter)
     assert all(name.startswith("encoder.") for name in report.taken)
     assert report.encoder_is_whole
-    assert "decoder new (pyramid there, unetr here)" in report.summary()
+    assert report.summary().endswith("decoder new (pyramid there, unetr here).")
 
 
 def test_part_of_an_encoder(pretrained: MuViTMAE) -> None:
@@ -305,7 +308,7 @@ def test_an_autoencoder_goes_on_with_some_of_its_levels(pretrained: MuViTMAE) ->
         assert torch.equal(value, theirs[name]), name
     assert report.summary() == (
         "Start: the given model (MuViTMAE, levels 1, 2, 4, 16): encoder taken over "
-        "whole (levels 1, 4), MAE decoders taken over whole."
+        "whole (levels 1, 4); MAE decoders taken over whole."
     )
 
 
@@ -326,3 +329,47 @@ def test_other_axes_are_refused(pretrained: MuViTMAE) -> None:
     volume = MuViTMAE(dataclasses.replace(CONFIG, ndim=3, crop_size=16))
     with pytest.raises(CheckpointError, match="has 2 spatial axes, the new model 3"):
         load_matching(volume, pretrained)
+
+
+CONFIGS = st.builds(
+    lambda patch, names, **fields: ModelConfig(
+        **fields, patch_size=patch, crop_size=16, decoder_dim=16, mae_dim=32,
+        num_classes=len(names), class_names=tuple(names),
+        pyramid_channels=(8, 8, 8) if patch == 4 else (8, 8, 8, 8),
+    ),
+    patch=st.sampled_from((4, 8, (4, 8))),
+    names=st.lists(st.sampled_from("abcd"), min_size=2, max_size=3, unique=True),
+    decoder=st.sampled_from(("pyramid", "unetr", "mask2former")),
+    scale_factors=st.sampled_from(((1,), (1, 4), (1, 8, 32))),
+    in_channels=st.sampled_from((1, 3)),
+    embed_dim=st.sampled_from((32, 48)),
+    depth=st.sampled_from((1, 2)),
+    num_heads=st.sampled_from((2, 4)),
+    rotary_mode=st.sampled_from(("per_layer", "shared", "none")),
+    level_embedding=st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=25)
+@given(
+    CONFIGS,
+    CONFIGS,
+    st.sampled_from((build_model, MuViTMAE, MuViTEncoder)),
+    st.sampled_from((build_model, MuViTMAE)),
+)
+def test_every_parameter_is_taken_or_new(
+    theirs: ModelConfig, ours: ModelConfig, source: Any, target: Any
+) -> None:
+    model = target(ours)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    refused = ""
+    try:
+        report = load_matching(model, source(theirs))
+        untouched: tuple[str, ...] = report.fresh
+        assert sorted((*report.taken, *untouched, *report.mixed)) == sorted(before)
+        refused = report.summary()
+    except CheckpointError as error:
+        untouched, refused = tuple(before), str(error)
+    assert "\n" not in refused
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in untouched)

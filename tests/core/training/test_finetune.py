@@ -205,7 +205,7 @@ def test_start_takes_over_what_fits(
         start=first.model_path, out=tmp_path / "b",
         on_progress=lambda e: messages.append(e.message),
     )  # fmt: skip
-    assert any("taken over, " in m for m in messages)
+    assert any("heads kept for 'background', 'cell', new for" in m for m in messages)
     assert any("(other) has no annotated pixel" in m for m in messages)
     again = finetune([slide[0]], [slide[1]], training(steps=1), start=first.model_path,
                      out=tmp_path / "c")  # fmt: skip

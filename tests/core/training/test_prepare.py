@@ -173,3 +173,50 @@ def test_a_project_without_names_counts_its_labels(tmp_path: Path) -> None:
         open_annotations([one, two], [slide(None)] * 2)
     opened = open_annotations([one, two], [slide(None)] * 2, classes=("b", "a"))
     assert [m.items[0].label for m in opened] == [2, 1]  # type: ignore[union-attr]
+
+
+def boxes_at(*corners: float) -> Annotations:
+    areas = [Rectangle(1 + n % 2, (c, c), (8, 8)) for n, c in enumerate(corners)]
+    return Annotations(tuple(areas), ("a", "b"))
+
+
+def test_annotations_beside_the_slide_are_told() -> None:
+    config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
+    there = slide(None, "here")
+    notes = prepare([there], [boxes_at(10, 30, 500)], config, 0).notes
+    (told,) = [n for n in notes if "outside" in n]
+    assert told == (
+        "here: 1 of 3 annotations lie (at 500 to 508, 500 to 508) outside of its "
+        "64 x 64 px and count for nothing."
+    )
+    with pytest.raises(AnnotationError, match=r"No annotation lies on a slide\. here"):
+        prepare([there], [boxes_at(-90, 400)], config, 0)
+    # One that reaches into the slide is on it.
+    notes = prepare([there], [boxes_at(-4, 60)], config, 0).notes
+    assert not any("outside" in n for n in notes)
+
+
+def test_places_outside_are_told_in_pixels_of_the_slide() -> None:
+    config = ModelConfig(
+        num_classes=2, scale_factors=(1,), crop_size=32, pixel_size=1.0
+    )
+    notes = prepare([slide(0.5, "fine")], [boxes_at(10, 30, 500)], config, 0).notes
+    (told,) = [n for n in notes if "outside" in n]
+    assert "500 to 508" in told
+    assert "64 x 64 px" in told
+
+
+def test_no_labels_at_all() -> None:
+    config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
+    for empty in (Annotations(()), marks(0)):
+        with pytest.raises(AnnotationError, match="Nothing is annotated"):
+            prepare([slide(None)], [empty], config, 0)
+
+
+def test_a_slide_without_a_number_is_refused() -> None:
+    image = open_pyramid(np.full((64, 64), np.nan, np.float32), name="lost")
+    config = ModelConfig(
+        num_classes=2, scale_factors=(1,), crop_size=32, normalisation="percentile"
+    )
+    with pytest.raises(ConfigError, match="lost holds no finite pixel"):
+        prepare([image], [marks(1, 2)], config, 0)

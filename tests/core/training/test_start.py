@@ -24,6 +24,7 @@ from napari_muvit.core.model.reference import export_reference_checkpoint
 from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 from napari_muvit.core.presets import PRESETS
 from napari_muvit.core.progress import Progress, ignore_progress
+from napari_muvit.core.settings import RunSettings, read_settings, write_settings
 from napari_muvit.core.training import finetune
 from napari_muvit.core.training.continued import continued_fields, fitting_widths
 from napari_muvit.core.training.prepare import open_annotations
@@ -32,7 +33,6 @@ from napari_muvit.core.training.start import (
     choose_config,
     choose_mae_config,
     given_class_names,
-    initial_mae,
     initial_model,
     matching_preset,
     preferred_class_names,
@@ -255,7 +255,7 @@ def test_some_levels_of_an_encoder(tmp_path: Path) -> None:
         assert torch.equal(value, wanted[name]), name
     assert [event.message for event in events] == [
         f"Start: {folder} (MuViTMAE, levels 1, 8, 32, 64): encoder taken over whole "
-        "(levels 1, 8), decoder new."
+        "(levels 1, 8); decoder new."
     ]
 
 
@@ -297,6 +297,19 @@ def test_the_decoder_fits_the_patch_and_the_heads(edge: Any, decoder: str) -> No
     assert report.encoder_is_whole
 
 
+@pytest.mark.parametrize("kind", [None, MuViTSegmenter, MuViTMAE, MuViTEncoder])
+def test_a_stored_configuration_asked_for_again_is_itself(
+    kind: Any, tmp_path: Path
+) -> None:
+    # As when a run is repeated from its settings.
+    start = None if kind is None else kind(dataclasses.replace(EARLIER, mae_dim=16))
+    first = chosen(start, names=("a", "b"), changes={"scale_factors": (1, 8)})
+    settings = RunSettings(model=first.to_dict())
+    stored = read_settings(write_settings(tmp_path / "c.yaml", settings)).model
+    assert chosen(start, names=("a", "b"), changes=stored) == first
+    assert choose_mae_config(None, start, [slide()], changes=stored) == first
+
+
 def test_fitting_widths() -> None:
     assert fitting_widths((24, 48, 48, 96), 8) == (24, 48, 48, 96)
     assert fitting_widths((24, 48, 48, 96), 4) == (24, 48, 96)
@@ -335,7 +348,7 @@ def test_pretraining_goes_on(kind: Any, tmp_path: Path) -> None:
     assert found.report.encoder_is_whole
     whole = "MAE decoders taken over whole" in events[0].message
     assert whole == (kind is MuViTMAE)
-    assert isinstance(initial_mae(config, None, ignore_progress), MuViTMAE)
+    assert start_mae(config, None, ignore_progress).report is None
 
 
 def test_pretraining_on_other_channels() -> None:
@@ -366,7 +379,7 @@ def test_nothing_is_guessed_of_a_folder_of_the_authors(tmp_path: Path) -> None:
         assert torch.equal(value, wanted[name]), name
     assert events[0].message == (
         f"Start: {folder} (MuViTMAE of the authors' package, levels 1, 8, 32, 64): "
-        "encoder taken over whole (levels 1, 8), decoder new, crops of 256 px (theirs "
+        "encoder taken over whole (levels 1, 8); decoder new; crops of 256 px (theirs "
         "are not stored)."
     )
 

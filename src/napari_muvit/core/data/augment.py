@@ -36,6 +36,9 @@ class Augmentation:
     flips: bool = False
     """Flip along each axis and reorder the axes of equal pixel size: in 2D all eight
     mirrored and turned views, equally often."""
+    upright: bool = False
+    """With ``flips``: mirror the last axis only. For tissue that always lies the same
+    way up, such as sections of an organ, where up and down tell regions apart."""
     intensity_jitter: float = 0.0
     """Largest relative change of the contrast to the background."""
     stain_jitter: float = 0.0
@@ -65,6 +68,11 @@ class Turn:
     def none(cls, ndim: int) -> Turn:
         """Leave everything as it is."""
         return cls((False,) * ndim, tuple(range(ndim)))
+
+    @classmethod
+    def mirror(cls, rng: np.random.Generator, ndim: int) -> Turn:
+        """Draw a flip of the last axis, or none."""
+        return cls((False,) * (ndim - 1) + (bool(rng.integers(2)),), tuple(range(ndim)))
 
     @classmethod
     def draw(

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..geometry import Box, NestedCrop
 from ..progress import StopFn, check_stop, never_stop
 from .block_cache import Pixels
+from .level_reading import LARGEST
 from .pyramid import Pyramid
 from .tissue import cheap_to_look_at
 
@@ -27,6 +28,8 @@ SAMPLE_PIXELS = 2**21
 """Pixels from which the percentiles of a slide are estimated."""
 BORDER = 8
 """Stored pixels that the border of a large slide without coarse levels is wide."""
+FURTHEST = 1e6
+"""Normalised values beyond are no pixels: a network would make NaN of them."""
 PIECE_PIXELS = 2**16
 """Pixels of each of the random pieces that are read for that: 256 x 256, 40 x 40 x 40.
 """
@@ -113,8 +116,9 @@ def estimate_normalisation(
         check_stop(should_stop)
         # One at a time: a stained tissue may have a hundred of them.
         values = np.concatenate([piece[channel].ravel() for piece in pieces])
-        values = values.astype(np.float32, copy=False)
-        finite = values[np.isfinite(values)]
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32, copy=False)
+        finite = values[np.abs(values) <= LARGEST]  # false for NaN
         if finite.size == 0:
             raise ConfigError(
                 f"{pyramid.name} holds no finite pixel, so it cannot be normalised."
@@ -206,7 +210,8 @@ def read_crop(
     Returns
     -------
     ndarray
-        (L, C, *spatial), float32. Pixels that are not finite become the padding value.
+        (L, C, *spatial), float32. Pixels that are no numbers, or lie a million times
+        the slide's range away, as marks of missing data do, become the padding value.
     """
     background = config.background_value or (0.0,) * config.in_channels
     fill = normalisation.undo(background)
@@ -216,9 +221,11 @@ def read_crop(
         zip(crop.boxes, config.scale_factors, strict=True)
     ):
         pixels = pyramid.read(box, factor, shape, fill=fill)
-        normalisation.apply(pixels, out[index])
-    if pyramid.dtype.kind == "f" and not np.isfinite(out).all():
-        values = np.asarray(background, dtype=np.float32)
-        padding = values.reshape(1, -1, *[1] * config.ndim)
-        out = np.where(np.isfinite(out), out, padding)
+        with np.errstate(over="ignore"):
+            normalisation.apply(pixels, out[index])
+    if pyramid.dtype.kind == "f":
+        known = np.abs(out) <= FURTHEST  # false for NaN
+        if not known.all():
+            values = np.asarray(background, dtype=np.float32)
+            out = np.where(known, out, values.reshape(1, -1, *[1] * config.ndim))
     return out

@@ -125,13 +125,14 @@ class SegmentationDataset(Dataset[CropBatch]):
         pixels, boxes, turn = read_sample(
             self.sampler, sample, drawn, self.config, self.augmentation
         )
-        labels = self._labels(drawn.slide, drawn.crop.boxes[0])
+        labels = self.labels(drawn.slide, drawn.crop.boxes[0])
         shares = self._coarse_shares(drawn.slide, drawn.crop.boxes[1:])
         return CropBatch(
             pixels, boxes, _tensor(turn.pixels(labels)), _tensor(turn.pixels(shares))
         )
 
-    def _labels(self, slide: int, box: Box) -> NDArray[np.uint8]:
+    def labels(self, slide: int, box: Box) -> NDArray[np.uint8]:
+        """Return the labels of a finest box that this side may see, (*spatial)."""
         shape = (self.config.crop_size,) * self.config.ndim
         labels = self.sampler.slides[slide].annotations.rasterise(box, shape)
         out = self.hold_outs[slide]
@@ -177,7 +178,9 @@ def read_sample(
     slide, crop = sampler.slides[drawn.slide], drawn.crop
     rng = np.random.default_rng([sampler.seed, sample, 1])
     turn = Turn.none(config.ndim)
-    if augmentation.flips:
+    if augmentation.flips and augmentation.upright:
+        turn = Turn.mirror(rng, config.ndim)
+    elif augmentation.flips:
         groups = alike_axes(slide.pyramid.pixel_size, config.ndim)
         turn = Turn.draw(rng, config.ndim, groups)
     pixels = read_crop(slide.pyramid, crop, config, slide.normalisation)

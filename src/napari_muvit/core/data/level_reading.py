@@ -26,6 +26,11 @@ AVERAGED_BLOCK = 2**12
 COARSER = 1.5
 """From this step on the averages are kept as if they were a level."""
 
+LARGEST = 1e37
+"""Beyond that a number is none of a pixel's: sums of them would overflow in float32."""
+LEAST_SHARE = 1e-6
+"""Of an output pixel has to be known; less is rounding."""
+
 Floats = NDArray[np.float32]
 Fetch = Callable[[Sequence[int], Sequence[int]], Pixels]
 """Returns stored pixels [lower, upper), not to be changed."""
@@ -293,9 +298,45 @@ def _average_piece(
     lower = [max(0, s[0] - m) for s, m in zip(spans, margin, strict=True)]
     upper = [min(n, s[1] + m) for s, m, n in zip(spans, margin, sizes, strict=True)]
     block: Pixels = fetch(lower, upper)
-    for axis, (at, t, n, v) in enumerate(zip(starts, step, counts, lower, strict=True)):
-        block = average_axis(block, axis + 1, at - v, t, n)
-    out[(slice(None), *inside)] = block
+    grid = [
+        (axis + 1, at - v, t, n)
+        for axis, (at, t, n, v) in enumerate(
+            zip(starts, step, counts, lower, strict=True)
+        )
+    ]
+    out[(slice(None), *inside)] = _means(block, grid)
+
+
+def _means(block: Pixels, grid: Sequence[tuple[int, float, float, int]]) -> Pixels:
+    """Average along all axes; ``grid`` has axis, start, step and count of each.
+
+    Pixels that are no numbers count for nothing: at a coarse level, where each output
+    averages a thousand pixels, a few of them would leave nothing.
+    """
+    known = _known(block)
+    if known is None:
+        return _averaged_along(block, grid)
+    shares = _averaged_along(known, grid)
+    sums = _averaged_along(np.where(known, block, 0), grid)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(shares > LEAST_SHARE, sums / shares, np.float32(np.nan))
+
+
+def _averaged_along(
+    block: Pixels, grid: Sequence[tuple[int, float, float, int]]
+) -> Pixels:
+    for axis, start, step, count in grid:
+        block = average_axis(block, axis, start, step, count)
+    return block
+
+
+def _known(block: Pixels) -> NDArray[np.bool_] | None:
+    """Which pixels are numbers that float32 holds; None: all of them."""
+    if block.dtype.kind != "f":
+        return None
+    with np.errstate(invalid="ignore"):
+        known = np.abs(block) <= LARGEST  # false for NaN
+    return None if known.all() else known
 
 
 def _copy_piece(
@@ -321,7 +362,9 @@ def _copy_piece(
         lower.append(low)
         upper.append(high)
         to.append(slice(low - begin, high - begin))
-    out[tuple(to)] = fetch(lower, upper)
+    # A number that float32 does not hold becomes infinite.
+    with np.errstate(over="ignore"):
+        out[tuple(to)] = fetch(lower, upper)
     return True
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Box, Vector
 from ..progress import StopFn, check_stop, never_stop
+from .level_reading import LARGEST
 from .pyramid import Pyramid
 
 LONGEST = 1024
@@ -45,6 +46,8 @@ FINE, WIDE = 1.5, 8.0
 """Deviation of the smoothing, pixels of the mask: for stains, and for sparse signal."""
 GAP = 20
 """Pixels of the mask: narrower gaps between sparse signals belong to the tissue."""
+FURTHEST = 1e4
+"""Ranges of values; what lies further from them is no pixel."""
 SMALLEST_SHARE = 2e-4
 """Of the slide: smaller pieces are dust, and smaller holes are filled."""
 
@@ -152,8 +155,8 @@ def find_tissue(
     upper = tuple(v + n * factor for v, n in zip(extent.lower, shape, strict=True))
     box = Box(extent.lower, upper)
     picture = _look(pyramid, box, factor, shape, should_stop)
-    known = picture[np.isfinite(picture)]
-    picture[~np.isfinite(picture)] = np.median(known) if len(known) else 0.0
+    known = np.abs(picture) <= LARGEST  # false for NaN
+    picture[~known] = np.median(picture[known]) if known.any() else 0.0
     if pyramid.rgb and pyramid.dtype != np.uint8:
         # Floats run to 1, cameras of 12 bits to 4095.
         brightest = np.float32(np.percentile(picture, 99.5))
@@ -221,6 +224,8 @@ def _by_contrast(picture: Floats) -> tuple[Mask, str]:
     # A channel that shows nothing has no say.
     low, spread = (v[told].reshape(view) for v in (low, high - low))
     scaled = (picture[told] - low) / spread
+    # A mark of missing data says nothing of where the tissue is.
+    scaled = np.where(np.abs(scaled) <= FURTHEST, scaled, np.median(scaled))
     level = _smooth(scaled.mean(axis=0), FINE)
     slope = np.sqrt(sum(np.square(g) for g in _gradients(level)))
     flat = slope <= np.quantile(slope, FLAT_SHARE)

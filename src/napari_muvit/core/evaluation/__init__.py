@@ -1,10 +1,13 @@
 """How good a prediction, a model or an encoder is."""
 
-from .box_noise import BoxNoiseRow, box_noise_curve, jitter_boxes
-from .dice import Evaluation, dice_from_confusion, evaluate, mean_dice
+from .box_noise import BoxNoiseResult, BoxNoiseRow, box_noise_curve, jitter_boxes
+from .dice import evaluate
+from .output import write_result
 from .probe import LinearProbe, fit_linear_probe, pooled_features, roc_auc_ovr
+from .scores import Evaluation, dice_from_confusion, mean_dice
 
 __all__ = [
+    "BoxNoiseResult",
     "BoxNoiseRow",
     "Evaluation",
     "LinearProbe",
@@ -16,4 +19,5 @@ __all__ = [
     "mean_dice",
     "pooled_features",
     "roc_auc_ovr",
+    "write_result",
 ]

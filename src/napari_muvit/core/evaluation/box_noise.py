@@ -10,17 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .dice import dice_from_confusion, mean_dice
 from .mode import evaluating
+from .scores import dice_from_confusion, mean_dice
+from .tables import (
+    factors_text,
+    finite,
+    folded_table,
+    markdown_list,
+    markdown_table,
+    number,
+    short,
+)
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 
@@ -34,6 +44,97 @@ class BoxNoiseRow:
     """Mean Dice of the classes that occur, without the background."""
     dice: tuple[float, ...]
     """Dice of each class, NaN for one that does not occur."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxNoiseResult:
+    """How Dice falls with noise on the boxes of a model."""
+
+    model: str
+    """Name of the model folder."""
+    class_names: tuple[str, ...]
+    """K names in label order."""
+    class_colors: tuple[str, ...]
+    """K colours as ``#rrggbb``."""
+    background: int | None
+    """Label left out of mDSC."""
+    scale_factors: tuple[float, ...]
+    """Of the model's levels."""
+    crop_size: int
+    """Edge of a crop, pixels of its level."""
+    rows: tuple[BoxNoiseRow, ...]
+    """Points of the curve."""
+    crops: int
+    """Crops that were looked at."""
+    images: tuple[str, ...]
+    """Names."""
+    seed: int
+    """Of crops and noise."""
+    notes: tuple[str, ...] = ()
+    """What the reader should know."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; what is not defined is None."""
+        return {
+            "probe": "boxes",
+            "model": self.model,
+            "scale_factors": list(self.scale_factors),
+            "crop_size": self.crop_size,
+            "background": self.background,
+            "curve": [
+                {
+                    "sigma": row.sigma,
+                    "mDSC": finite(row.mdice),
+                    "dice": dict(
+                        zip(self.class_names, map(finite, row.dice), strict=True)
+                    ),
+                }
+                for row in self.rows
+            ],
+            "crops": self.crops,
+            "images": list(self.images),
+            "seed": self.seed,
+            "notes": list(self.notes),
+        }
+
+    def table(self) -> str:
+        """Return a text table: one line a sigma."""
+        return folded_table([[short(cell) for cell in row] for row in self._rows()])
+
+    def markdown(self) -> str:
+        """Return all of it as a Markdown page."""
+        facts = [
+            f"model: {self.model}, levels {factors_text(self.scale_factors)}, crops of "
+            f"{self.crop_size} px",
+            f"{self.crops} crops of {len(self.images)} images, half of them around a "
+            "foreground pixel; Dice is that of these crops pooled, not of whole slides",
+            "sigma: standard deviation, in pixels of the finest level, of a shift of "
+            "the box that the model is told, of each level and axis on its own",
+            f"seed: {self.seed}",
+            *self.notes,
+        ]
+        parts = [
+            "# Dice against noise on the boxes", markdown_list(facts),
+            markdown_table(self._rows()),
+            "## Images", markdown_list([", ".join(self.images)]),
+        ]  # fmt: skip
+        return "\n\n".join(parts) + "\n"
+
+    def figure(self) -> Figure:
+        """Return a plot: Dice over sigma."""
+        from .probe_plots import boxes_figure
+
+        return boxes_figure(self)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        head = ("sigma", "mDSC", *self.class_names)
+        return [
+            head,
+            *(
+                (f"{row.sigma:g}", number(row.mdice), *map(number, row.dice))
+                for row in self.rows
+            ),
+        ]
 
 
 def jitter_boxes(

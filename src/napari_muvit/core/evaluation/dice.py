@@ -1,17 +1,14 @@
-"""How good a prediction is: Dice per class and mDSC, streamed over slides of any size.
+"""Comparing predictions with the truth, streamed over slides of any size.
 
-References: Dice similarity and its mean over the classes that occur (mDSC).
-
-Shapes: K classes; a confusion matrix is (K + 1, K + 1), truth along rows and
-prediction along columns, with index 0 for *not annotated* and *not predicted*.
+Shapes: K classes; see `scores` for the confusion matrix.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +26,13 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from .scores import Confusion, Evaluation
 from .sources import (
     MAX_LABEL,
     ImageBlocks,
     LabelBlocks,
     LabelImageSource,
+    TruthReading,
     TruthSource,
     open_image,
     open_truth,
@@ -41,134 +40,6 @@ from .sources import (
 
 BLOCK_PIXELS = 2**22
 """Pixels compared at a time."""
-Confusion = NDArray[np.int64]
-
-
-def dice_from_confusion(confusion: Confusion) -> NDArray[np.float64]:
-    """Dice of each class from a confusion matrix.
-
-    Truth 0 (not annotated) is left out. Prediction 0 (not predicted) is wrong.
-
-    Parameters
-    ----------
-    confusion
-        (K + 1, K + 1) counts, truth along rows.
-
-    Returns
-    -------
-    ndarray
-        (K,), float64; NaN for a class in neither truth nor prediction.
-    """
-    known = np.asarray(confusion, dtype=np.float64)[1:]
-    both = np.diagonal(known[:, 1:])
-    total = known.sum(axis=1) + known[:, 1:].sum(axis=0)
-    dice = np.full(len(known), np.nan)
-    np.divide(2 * both, total, out=dice, where=total > 0)
-    return dice
-
-
-def mean_dice(dice: Sequence[float], background: int | None = None) -> float:
-    """MDSC: mean Dice of the foreground classes that occur.
-
-    Parameters
-    ----------
-    dice
-        One number a class, NaN for a class that does not occur; label k at k - 1.
-    background
-        Label that is left out, or None.
-
-    Returns
-    -------
-    float
-        NaN when no foreground class occurs.
-    """
-    values = np.asarray(dice, dtype=np.float64)
-    counted = np.isfinite(values)
-    if background is not None and 1 <= background <= len(values):
-        counted[background - 1] = False
-    return float(values[counted].mean()) if counted.any() else float("nan")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class Evaluation:
-    """How a prediction compares with the truth."""
-
-    confusion: Confusion
-    """(K + 1, K + 1) pixels, truth along rows; int64."""
-    class_names: tuple[str, ...]
-    """K names in label order."""
-    background: int | None = None
-    """Label left out of mDSC."""
-
-    @property
-    def dice(self) -> tuple[float, ...]:
-        """Dice of each class, NaN for a class that does not occur."""
-        return tuple(float(v) for v in dice_from_confusion(self.confusion))
-
-    @property
-    def mdice(self) -> float:
-        """mDSC: mean Dice of the foreground classes that occur, else NaN."""
-        return mean_dice(self.dice, self.background)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of annotated pixels with the right label, NaN without any."""
-        known = self.confusion[1:]
-        total = int(known.sum())
-        return float(np.trace(known[:, 1:])) / total if total else float("nan")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; what is not defined is None."""
-        pixels = self.confusion[1:].sum(axis=1)
-        return {
-            "mDSC": _number(self.mdice),
-            "accuracy": _number(self.accuracy),
-            "background": self.background,
-            "classes": [
-                {
-                    "label": label,
-                    "name": name,
-                    "dice": _number(dice),
-                    "pixels": int(pixels[label - 1]),
-                }
-                for label, (name, dice) in enumerate(
-                    zip(self.class_names, self.dice, strict=True), start=1
-                )
-            ],
-            "not_predicted": int(self.confusion[1:, 0].sum()),
-            "confusion": self.confusion.tolist(),
-        }
-
-    def table(self) -> str:
-        """Return a text table: one line a class, then mDSC and accuracy."""
-        pixels = self.confusion[1:].sum(axis=1)
-        rows = [("label", "class", "Dice", "annotated pixels")]
-        for label, (name, dice) in enumerate(
-            zip(self.class_names, self.dice, strict=True), start=1
-        ):
-            note = " (background)" if label == self.background else ""
-            rows.append(
-                (str(label), name + note, _text(dice), f"{pixels[label - 1]:,}")
-            )
-        rows.append(("", "mDSC", _text(self.mdice), ""))
-        rows.append(("", "accuracy", _text(self.accuracy), f"{pixels.sum():,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [
-            f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
-            for a, b, c, d in rows
-        ]
-        missed = int(self.confusion[1:, 0].sum())
-        if missed:
-            lines.append(f"{missed:,} annotated pixels are not predicted: wrong.")
-        return "\n".join(line.rstrip() for line in lines)
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _text(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) else "-"
 
 
 def evaluate(
@@ -179,22 +50,26 @@ def evaluate(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     background: int | None = None,
+    image: str | int | None = None,
+    planes: Mapping[str, int] | None = None,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
 ) -> Evaluation:
     """Compare predictions with label images or outlines, block by block.
 
     Pixels with truth 0 are not annotated and are left out; a prediction of 0 where
-    there is truth is wrong. Several slides are pooled into one confusion matrix.
+    there is truth is wrong. Several slides are pooled into one confusion matrix; that
+    of each slide is kept too.
 
     Parameters
     ----------
     predictions
         Label images (path, array or pyramid), one or several; classes from 1.
     labels
-        The truth, as many and in the same order: label images of the same shape,
-        `Annotations`, GeoJSON or project files in pixels of the prediction's finest
-        level. The classes that a file names are found by their names.
+        The truth, as many and in the same order: label images of the same shape or,
+        where both say the size of their pixels, of the same field; `Annotations`,
+        GeoJSON or project files in pixels of the prediction's finest level. The classes
+        that a file names are found by their names.
     zero_is_background
         Value v of label images means class v + 1, and class 1 is the background.
     num_classes
@@ -204,15 +79,24 @@ def evaluate(
     background
         Label left out of mDSC; None: from the prediction, else the class named
         ``background``, if any.
+    image, planes
+        Which image and planes of label files with several; see `open_pyramid`.
     on_progress
         Called with a `Progress` after each block.
     should_stop
         Asked before each block.
 
+    Returns
+    -------
+    Evaluation
+        Of all slides together; ``slides`` holds that of each.
+
     Raises
     ------
     AnnotationError
         If shapes, numbers or names do not fit, or the values are no class labels.
+    PyramidError
+        If a file cannot be read, or has no such image or plane.
     ConfigError
         If names, number of classes and background contradict each other.
     Cancelled
@@ -226,12 +110,34 @@ def evaluate(
     opened: list[tuple[ImageBlocks, LabelBlocks]] = []
     for prediction, label in pairs:
         predicted = open_image(prediction, "prediction")
-        truth = open_truth(label, predicted, names, zero_is_background)
-        opened.append((predicted, truth))
-    confusion = np.zeros(((known or 0) + 1,) * 2, dtype=np.int64)
+        reading = TruthReading(tuple(names), zero_is_background, image, planes)
+        opened.append((predicted, open_truth(label, predicted, reading)))
+    counted = _count_slides(opened, known, on_progress, should_stop)
+    names = names or _numbered(len(counted[0]) - 1, zero_is_background)
+    titles = _titles([predicted for predicted, _ in opened])
+    slides = tuple(
+        Evaluation(confusion=c, class_names=names, background=background, name=title)
+        for c, title in zip(counted, titles, strict=True)
+    )
+    return Evaluation(
+        confusion=np.sum(counted, axis=0),
+        class_names=names,
+        background=background,
+        slides=slides,
+    )
+
+
+def _count_slides(
+    opened: Sequence[tuple[ImageBlocks, LabelBlocks]],
+    known: int | None,
+    on_progress: ProgressFn,
+    should_stop: StopFn,
+) -> list[Confusion]:
+    """Return the confusion matrix of each slide, all of one size."""
     total = sum(_count_blocks(predicted.shape) for predicted, _ in opened)
-    done = 0
+    done, counted = 0, []
     for predicted, truth in opened:
+        confusion = np.zeros(((known or 0) + 1,) * 2, dtype=np.int64)
         note = truth.note
         for lower, upper in _blocks(predicted.shape):
             check_stop(should_stop)
@@ -246,9 +152,22 @@ def evaluate(
                 )
             )
             note = ""
-    if not names:
-        names = _numbered(len(confusion) - 1, zero_is_background)
-    return Evaluation(confusion=confusion, class_names=names, background=background)
+        counted.append(confusion)
+    largest = max(map(len, counted))
+    return [_grown(confusion, largest) for confusion in counted]
+
+
+def _titles(predictions: Sequence[ImageBlocks]) -> list[str]:
+    """Return a different name for each slide."""
+    names = [
+        predicted.pyramid.name if predicted.pyramid is not None else f"slide {number}"
+        for number, predicted in enumerate(predictions, start=1)
+    ]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else f"{name} ({number})"
+        for number, name in enumerate(names, start=1)
+    ]
 
 
 def _pairs(
@@ -302,11 +221,14 @@ def _count(
                 "classes; zero_is_background counts one up in the labels."
             )
     size = max(len(confusion), int(truth.max()) + 1, int(guess.max()) + 1)
-    if size > len(confusion):
-        grow = size - len(confusion)
-        confusion = np.pad(confusion, ((0, grow), (0, grow)))
+    confusion = _grown(confusion, size)
     pairs = np.bincount(truth * size + guess, minlength=size * size)
     return np.asarray(confusion + pairs.reshape(size, size), dtype=np.int64)
+
+
+def _grown(confusion: Confusion, size: int) -> Confusion:
+    """Add classes without a pixel."""
+    return np.pad(confusion, ((0, size - len(confusion)),) * 2)
 
 
 def _numbered(count: int, zero_is_background: bool) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError
+from ..progress import StopFn, check_stop, never_stop
 from .mode import evaluating
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ class LinearProbe:
 
 
 def fit_linear_probe(
-    features: ArrayLike, labels: ArrayLike, *, l2: float = 1.0
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    l2: float = 1.0,
+    should_stop: StopFn = never_stop,
 ) -> LinearProbe:
     """Fit by L-BFGS; the same data give the same probe.
 
@@ -75,11 +80,15 @@ def fit_linear_probe(
     l2
         Strength of the penalty ``l2 / 2 * sum(weights ** 2)`` on the summed negative
         log likelihood; the bias is free.
+    should_stop
+        Asked at each step.
 
     Raises
     ------
     ConfigError
         If the input is of another form, or the fit does not converge.
+    Cancelled
+        If ``should_stop`` said so.
     """
     from scipy.optimize import minimize
 
@@ -99,6 +108,7 @@ def fit_linear_probe(
         args=(standard, np.eye(len(classes))[index], l2),
         jac=True,
         method="L-BFGS-B",
+        callback=lambda _: check_stop(should_stop),
         options={"maxiter": MAX_ITERATIONS},
     )
     if found.status == 1 or not np.isfinite(found.fun):

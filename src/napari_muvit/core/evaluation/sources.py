@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.annotations import Annotations
 from ..data.arrays import ArrayLike, ArraySource
+from ..data.label_placement import labels_upon
 from ..data.named_labels import has_names, is_named, read_named
 from ..data.pyramid import Pyramid
 from ..errors import AnnotationError
@@ -53,7 +54,18 @@ class ImageBlocks:
     name: str
     shift: int = 0
     """Added to each value."""
-    note: str = ""
+    pyramid: Pyramid | None = field(default=None, repr=False)
+    """What it was read from; None: an array."""
+
+    @property
+    def note(self) -> str:
+        """Which plane of a stack it is, or nothing."""
+        pyramid = self.pyramid
+        if pyramid is None:
+            return ""
+        lengths = dict(pyramid.contents.axes)
+        chosen = any(lengths.get(axis, 1) > 1 for axis in pyramid.contents.planes)
+        return f"{self.name}: {pyramid.note}" if chosen else ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,15 +92,12 @@ class ImageBlocks:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class MarkedBlocks:
-    """Annotations in pixels of the prediction's finest level."""
+    """Outlines, or a label image of another pixel size, laid upon the prediction."""
 
     annotations: Annotations
     name: str
-
-    @property
-    def note(self) -> str:
-        """What was left out on reading, or nothing."""
-        return self.annotations.note
+    note: str
+    """What was left out on reading, or nothing."""
 
     def read(self, lower: Sequence[int], upper: Sequence[int]) -> NDArray[np.int64]:
         """Labels at the centres of the pixels [lower, upper), flat."""
@@ -97,7 +106,28 @@ class MarkedBlocks:
         return labels.ravel().astype(np.int64)
 
 
-def open_image(labels: LabelImageSource, kind: str, shift: int = 0) -> ImageBlocks:
+@dataclass(frozen=True, slots=True)
+class TruthReading:
+    """How the truth is read."""
+
+    names: tuple[str, ...] = ()
+    """Class names of the prediction in label order, by which those of a file are found;
+    empty where it has none."""
+    zero_is_background: bool = False
+    """Value v of a label image means class v + 1."""
+    image: str | int | None = None
+    """Which image of label files with several."""
+    planes: Mapping[str, int] | None = None
+    """Which planes of label files that are stacks."""
+
+
+def open_image(
+    labels: LabelImageSource,
+    kind: str,
+    shift: int = 0,
+    image: str | int | None = None,
+    planes: Mapping[str, int] | None = None,
+) -> ImageBlocks:
     """See a label image as a source of one channel.
 
     Parameters
@@ -108,6 +138,8 @@ def open_image(labels: LabelImageSource, kind: str, shift: int = 0) -> ImageBloc
         What it is, for messages.
     shift
         Added to each value.
+    image, planes
+        What is chosen of a file; see `open_pyramid`.
 
     Raises
     ------
@@ -117,7 +149,8 @@ def open_image(labels: LabelImageSource, kind: str, shift: int = 0) -> ImageBloc
     if isinstance(labels, (str, Path)):
         from ..data.open import open_pyramid
 
-        labels = open_pyramid(labels, as_labels=True)
+        labels = open_pyramid(labels, as_labels=True, image=image, planes=planes)
+    pyramid = labels if isinstance(labels, Pyramid) else None
     if isinstance(labels, Pyramid):
         source, name = labels.levels[0].source, f"the {kind} {labels.name}"
     else:
@@ -136,47 +169,48 @@ def open_image(labels: LabelImageSource, kind: str, shift: int = 0) -> ImageBloc
         raise AnnotationError(
             f"{name} holds numbers of type {source.dtype}; whole numbers are needed."
         )
-    return ImageBlocks(source, name, shift)
+    return ImageBlocks(source, name, shift, pyramid)
 
 
 def open_truth(
-    labels: TruthSource,
-    predicted: ImageBlocks,
-    names: Sequence[str],
-    zero_is_background: bool = False,
+    labels: TruthSource, predicted: ImageBlocks, reading: TruthReading
 ) -> LabelBlocks:
     """Open what a prediction is compared with.
 
     Parameters
     ----------
     labels
-        A label image of the prediction's shape, or outlines in its pixels.
+        A label image of the prediction's shape, or of its field where both say the size
+        of their pixels; or outlines in its pixels.
     predicted
         The prediction.
-    names
-        Class names of the prediction in label order, by which those of a file are
-        found; empty where it has none.
-    zero_is_background
-        Value v of a label image means class v + 1.
+    reading
+        How.
 
     Raises
     ------
     AnnotationError
-        If the shapes differ, or a class of the file is none of ``names``.
+        If the two do not cover the same field, or a class of the file is not known.
+    PyramidError
+        If a file cannot be read, or has no such image or plane.
     """
     if isinstance(labels, Annotations) or is_named(labels):
-        return _open_marks(labels, predicted, names)
-    truth = open_image(labels, "label image", int(zero_is_background))
-    if truth.shape != predicted.shape:
+        return _open_marks(labels, predicted, reading)
+    zero = reading.zero_is_background
+    truth = open_image(labels, "label image", int(zero), reading.image, reading.planes)
+    if truth.shape == predicted.shape:
+        return truth
+    if truth.pyramid is None or predicted.pyramid is None:
         raise AnnotationError(
             f"{predicted.name} has {_size(predicted)} pixels, but {truth.name} has "
             f"{_size(truth)}; the same are needed."
         )
-    return truth
+    placed = labels_upon(truth.pyramid, predicted.pyramid, zero)
+    return MarkedBlocks(placed, truth.name, truth.note)
 
 
 def _open_marks(
-    labels: TruthSource, predicted: ImageBlocks, names: Sequence[str]
+    labels: TruthSource, predicted: ImageBlocks, reading: TruthReading
 ) -> MarkedBlocks:
     if len(predicted.shape) != 2:
         raise AnnotationError(
@@ -188,15 +222,18 @@ def _open_marks(
             raise AnnotationError(
                 f"The annotations are of a volume, but {predicted.name} is a plane."
             )
-        return MarkedBlocks(labels, "the annotations")
-    (file,) = read_named([labels])  # type: ignore[list-item]  # a path, says is_named
-    if has_names(file) and not names:
+        return MarkedBlocks(labels, "the annotations", labels.note)
+    planes = reading.planes or {}
+    at = (planes.get("z", 0), planes.get("t", 0))
+    (file,) = read_named([labels], [at])  # type: ignore[list-item]  # says is_named
+    if has_names(file) and not reading.names:
         raise AnnotationError(
             f"{predicted.name} does not name its classes, so those of {file.path} "
             f"({', '.join(file.class_names) or 'none'}) cannot be found in it. Name "
             "them in label order (--classes)."
         )
-    return MarkedBlocks(file.annotations(names), f"the outlines {file.path.name}")
+    marks = file.annotations(reading.names)
+    return MarkedBlocks(marks, f"the outlines {file.path.name}", marks.note)
 
 
 def _size(labels: ImageBlocks) -> str:

@@ -51,9 +51,10 @@ def channels_last(x: Tensor) -> Tensor:
     """(B, C, *spatial), the channels of a pixel side by side in memory.
 
     Convolutions take three quarters of the time so; whatever follows keeps the layout.
-    Where that was measured: not on other devices than CPU and CUDA.
+    Where that was measured: not on other devices than CPU and CUDA. On ``meta`` too, so
+    that what is counted there is what is kept here.
     """
-    if x.device.type not in ("cpu", "cuda"):
+    if x.device.type not in ("cpu", "cuda", "meta"):
         return x
     layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     return x.contiguous(memory_format=layout)

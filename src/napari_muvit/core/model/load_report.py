@@ -54,7 +54,7 @@ class LoadReport:
     def summary(self) -> str:
         """Return one sentence for people."""
         counts = f"{len(self.taken)} parameters taken over, {len(self.fresh)} new"
-        return f"Start: {self.source}: {', '.join(self.parts) or counts}."
+        return f"Start: {self.source}: {'; '.join(self.parts) or counts}."
 
 
 def describe_source(source: Source) -> str:
@@ -115,27 +115,26 @@ def _encoder(theirs: ModelConfig, ours: ModelConfig, report: LoadReport) -> str:
         [n for n in names if n.startswith(ENCODER_PREFIX)]
         for names in (report.taken, report.fresh)
     )
-    if not taken:
-        return "encoder new"
     reasons = differences(theirs, ours)
+    if not taken:
+        return f"encoder new ({', '.join(reasons)})" if reasons else "encoder new"
     if all(name.startswith(_EMBEDDINGS) for name in fresh):
         where = _levels(report.levels)
         if not fresh:
             # Such as another place of the tokens in their patches.
-            return f"encoder taken over whole ({'; '.join([where, *reasons])})"
-        pixels = "; ".join(differences(theirs, ours, _PIXELS))
+            return f"encoder taken over whole ({', '.join([where, *reasons])})"
+        pixels = ", ".join(differences(theirs, ours, _PIXELS))
         return (
             f"encoder taken over ({where}) but for its patch embeddings, which are new "
             f"({pixels})"
         )
     count = f"{len(taken)} of {len(taken) + len(fresh)} parameters"
-    return f"encoder taken over in part ({'; '.join([count, *reasons])})"
+    return f"encoder taken over in part ({', '.join([count, *reasons])})"
 
 
 def _levels(levels: Sequence[tuple[float, float]]) -> str:
-    others = [f"{mine:g} as {theirs:g}" for mine, theirs in levels if mine != theirs]
-    text = f"levels {factors(mine for mine, _ in levels)}"
-    return f"{text}; {', '.join(others)}" if others else text
+    names = [f"{m:g}" if m == t else f"{m:g} from {t:g}" for m, t in levels]
+    return f"levels {', '.join(names)}"
 
 
 def _decoder(source: Source, ours: ModelConfig, kind: str, report: LoadReport) -> str:
@@ -158,14 +157,15 @@ def _decoder(source: Source, ours: ModelConfig, kind: str, report: LoadReport) -
 def _heads(report: LoadReport) -> list[str]:
     """Say which classes go on, where some do not."""
     phrases = []
-    if report.new_classes:
+    # Of a new decoder the heads are new anyway.
+    if report.new_classes and any(n.startswith("decoder.") for n in report.taken):
         kept, new = _names(report.kept_classes), _names(report.new_classes)
         if report.kept_classes:
             phrases.append(f"heads kept for {kept}, new for {new}")
         else:
             phrases.append(f"heads new for {new}")
     if report.lost_classes:
-        phrases.append(f"{_names(report.lost_classes)} left out")
+        phrases.append(f"no more {_names(report.lost_classes)}")
     return phrases
 
 

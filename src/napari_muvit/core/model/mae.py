@@ -49,6 +49,8 @@ class MAEOutput:
     """(B, L, n, P) of every patch, normalised where the target is."""
     mask: TokenMask
     """What was hidden."""
+    crop_losses: Tensor
+    """(B, L) the same by crop and level; NaN without a hidden patch."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -181,8 +183,8 @@ class MuViTMAE(nn.Module):
         encoded = self.encoder.encode_visible(patches, positions, mask.visible)
         predicted = self.head(self._decode(encoded, positions, mask))
         predicted = predicted.unflatten(1, patches.shape[1:3])
-        loss, by_level = _losses(predicted, self._target(patches), mask)
-        return MAEOutput(loss, by_level, predicted, mask)
+        loss, by_level, by_crop = _losses(predicted, self.target(patches), mask)
+        return MAEOutput(loss, by_level, predicted, mask, by_crop)
 
     def _decode(self, encoded: Tensor, positions: Tensor, mask: TokenMask) -> Tensor:
         """(B, V, D) of the encoder to (B, T, M)."""
@@ -227,7 +229,8 @@ class MuViTMAE(nn.Module):
         index = place[:, :, None].expand_as(context)
         return canvas.scatter(1, index, context)[:, :patches]
 
-    def _target(self, patches: Tensor) -> Tensor:
+    def target(self, patches: Tensor) -> Tensor:
+        """What is to be predicted of (B, L, n, P) pixels: themselves, or normalised."""
         if not self.config.normalise_target:
             return patches
         mean, spread = _patch_statistics(patches)
@@ -271,9 +274,17 @@ def _patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 def _losses(
     predicted: Tensor, target: Tensor, mask: TokenMask
-) -> tuple[Tensor, Tensor]:
-    """Mean squared error over the hidden patches of (B, L, n, P): all, and by level."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean squared error over the hidden patches of (B, L, n, P).
+
+    Of all, by level (L,), and by crop and level (B, L).
+    """
     errors = F.mse_loss(predicted.float(), target.float(), reduction="none").mean(-1)
     hidden = mask.hidden.view(errors.shape).to(errors.dtype)
-    sums, counts = (errors * hidden).sum(dim=(0, 2)), hidden.sum(dim=(0, 2))
-    return sums.sum() / counts.sum(), sums / counts
+    sums, counts = (errors * hidden).sum(dim=2), hidden.sum(dim=2)
+    level_sums, level_counts = sums.sum(dim=0), counts.sum(dim=0)
+    return (
+        level_sums.sum() / level_counts.sum(),
+        level_sums / level_counts,
+        (sums / counts).detach(),
+    )

@@ -143,8 +143,10 @@ class TrainingModule(L.LightningModule):
             for modules, rate in self.parts()
             for group in _groups(modules, rate, training.weight_decay)
         ]
-        # One pass over memory a step; mixed precision's loss scale does without.
-        fused = self.device.type in ("cpu", "cuda") and training.precision == "32-true"
+        # One pass over memory a step. With a loss scale it would undo the scale itself,
+        # after the gradients were clipped.
+        scaled = training.precision == "16-mixed"
+        fused = self.device.type in ("cpu", "cuda") and not scaled
         return torch.optim.AdamW(groups, fused=fused)
 
     def set_rate(self, fraction: float) -> None:

@@ -241,6 +241,8 @@ class KeepCallback(L.Callback):
         Of a step.
     state
         What the run goes on from.
+    before
+        Called before a state is written.
     """
 
     def __init__(
@@ -250,8 +252,10 @@ class KeepCallback(L.Callback):
         seconds: float,
         passes: int,
         state: RunState | None,
+        before: Callable[[], None],
     ) -> None:
         self.keeper = keeper
+        self.before = before
         self.lock = lock
         self.seconds = seconds
         self.passes = passes
@@ -286,10 +290,12 @@ class KeepCallback(L.Callback):
         # What the validation behind an epoch's last step finds belongs to its state.
         between = (index + 1) % self.passes == 0 and not trainer.is_last_batch
         if self.writes and due and between:
+            self.before()
             self.keeper.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         """Write what the validation found along with it."""
         # Without an optimiser it is the one that an earlier part of the run still owed.
         if self.writes and trainer.optimizers:
+            self.before()
             self.keeper.save(trainer)

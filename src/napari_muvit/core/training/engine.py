@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..errors import Cancelled
 from ..lock import OutputLock
 from ..model.checkpoint import is_model_folder, save_model
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
+from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
 from .budget import Budget, EpochSampler
 from .callbacks import (
@@ -32,6 +34,7 @@ from .ema import WeightAverage
 from .failures import SignalCallback, plain_failures
 from .keeper import Asked, StateKeeper, check_same
 from .mae_module import PretrainModule
+from .memory import FittedBatch, MemoryPlan, memory_advice
 from .run_folder import RunFolder
 from .run_log import RunLog
 from .samples import RankShare, Remembered, count_validation_crops
@@ -47,8 +50,7 @@ if TYPE_CHECKING:
 class Job:
     """Everything that a run needs, checked."""
 
-    kind: str
-    """``finetune`` or ``pretrain``."""
+    kind: Command
     module: TrainingModule
     """The network before its first step, and its loss."""
     model: ModelConfig
@@ -61,12 +63,19 @@ class Job:
     """Where the run keeps its files."""
     device: torch.device
     """Where it runs."""
-    passes: int
-    """Of a step."""
+    memory: MemoryPlan
+    """What it needs, and how its batch is split to fit."""
     data: str
     """Fingerprint of slides and annotations."""
     log_columns: tuple[str, ...]
     """What a validation finds."""
+    settings: RunSettings
+    """What the run was asked for; written beside the model."""
+
+    @property
+    def passes(self) -> int:
+        """Of a step: how often a part of its crops goes through the network."""
+        return self.memory.batch.accumulate
 
     def asked(self, config: TrainingConfig) -> Asked:
         """What the run was asked for."""
@@ -124,16 +133,18 @@ class Run:
         self.should_stop = should_stop
         self.state: RunState | None = None
         self.course = Course()
+        self._moved_in = False
         if resume and job.folder.unfinished:
             self.state = read_state(job.folder.state)
             check_same(job.asked(config), self.state.facts["asked"], job.folder)
             self.course = Course.from_dict(self.state.facts["course"])
+            job = self.job = _with_passes(job, int(self.state.facts["passes"]), config)
         self.budget = Budget(config, epoch_length=self._stored("steps_per_epoch"))
         network = job.module.network
         self.average = WeightAverage(network, config.ema) if config.ema else None
         self.keeper = StateKeeper(
             job.folder, job.asked(config), job.module, self.budget, self.course,
-            self.average,
+            self.average, job.passes,
         )  # fmt: skip
         if self.state is not None:
             self.keeper.restore_network(self.state)
@@ -152,14 +163,15 @@ class Run:
     def _say(self, message: str) -> None:
         self.on_progress(Progress(stage="prepare", done=1, total=1, message=message))
 
-    def __call__(self) -> Outcome:
-        """Train to the end, or until a stop."""
-        with self._locked() as lock:
-            return self._train(lock)
-
     @contextmanager
-    def _locked(self) -> Iterator[OutputLock | None]:
-        """Hold the folder, in the process that writes."""
+    def at_work(self) -> Iterator[OutputLock | None]:
+        """Hold the folder, in the process that writes; None in the others.
+
+        Raises
+        ------
+        OutputError
+            If another process is at work there.
+        """
         if not self.first:
             yield None
             return
@@ -177,7 +189,8 @@ class Run:
                     folder.private.rmdir()
                     folder.path.rmdir()
 
-    def _train(self, lock: OutputLock | None) -> Outcome:
+    def train(self, lock: OutputLock | None) -> Outcome:
+        """Train to the end, or until a stop, under the lock of `at_work`."""
         job, config, module = self.job, self.config, self.job.module
         log = None
         if lock is not None:
@@ -198,7 +211,12 @@ class Run:
             log, config.early_stop,
         )  # fmt: skip
         keep = KeepCallback(
-            self.keeper, lock, 60 * config.checkpoint_minutes, job.passes, self.state
+            self.keeper,
+            lock,
+            60 * config.checkpoint_minutes,
+            job.passes,
+            self.state,
+            self._move_in,
         )
         together = module.together
         stop = StopCallback(self.should_stop, together)
@@ -215,6 +233,14 @@ class Run:
         except Cancelled:
             stopped = "stopped"
             self._after_stop(trainer, steps, lock)
+        except (RuntimeError, MemoryError) as error:
+            advice = memory_advice(
+                error, estimate=job.memory.estimate,
+                micro_batch=job.memory.batch.micro_batch,
+            )  # fmt: skip
+            if advice is None:
+                raise
+            raise advice from error
         finally:
             if log is not None:
                 log.flush()
@@ -222,7 +248,7 @@ class Run:
             ended = self.budget.stop_reason(module.steps_done)
             stopped = "early" if self._waited_enough else ended
         if lock is not None:
-            self._finish()
+            self._keep_last()
         return Outcome(
             course=self.course,
             steps=module.steps_done,
@@ -243,8 +269,9 @@ class Run:
     def _fit(self, trainer: L.Trainer) -> None:
         job, config, keeper = self.job, self.config, self.keeper
         self.budget.start(self._spent)
+        size = config.batch_size // (job.passes * config.world_size)
         crops = keeper.validation_crops or count_validation_crops(
-            job.module.network, job.validation, self.budget, config, job.device
+            job.module.network, job.validation, self.budget, config, job.device, size
         )
         keeper.validation_crops = crops
         if isinstance(job.module, PretrainModule):
@@ -253,7 +280,6 @@ class Run:
             self.budget, config.batch_size, accumulate=job.passes,
             together=job.module.together, first_step=job.module.first_step,
         )  # fmt: skip
-        size = config.batch_size // (job.passes * config.world_size)
         # A process that left by itself would be waited for by the others.
         alone = config.world_size == 1
         should_stop = self.should_stop if alone else never_stop
@@ -290,10 +316,25 @@ class Run:
     def _save_best(self) -> None:
         """Write the weights as they are, with what is known about them."""
         if self.first:
-            if self.state is None and self.keeper.saved_step < 0:
-                # Of a run that this one replaces: it would go with another model.
-                self.job.folder.forget()
+            self._move_in()
             self._save(self.job.folder.path, self.course.best)
+
+    def _move_in(self) -> None:
+        """Make the folder this run's, before its first file lies there."""
+        if self._moved_in:
+            return
+        self._moved_in = True
+        folder = self.job.folder
+        if self.state is None:
+            # Of a run that this one replaces: it would go with another model.
+            folder.forget()
+        settings = dataclasses.replace(
+            self.job.settings,
+            command=self.job.kind,
+            model=self.job.model.to_dict(),
+            training=self.config.to_dict(),
+        )
+        write_settings(folder.path / SETTINGS_FILE, settings)
 
     def _save(self, folder: Path, metrics: Any) -> None:
         training = {"config": self.config.to_dict(), "history": self.course.history}
@@ -312,6 +353,7 @@ class Run:
             return
         if module.steps_done == 0:
             raise Cancelled("Stopped before the first step; there is no model yet.")
+        self._move_in()
         if module.steps_done != self.keeper.saved_step and trainer.optimizers:
             self.keeper.save(trainer)
         if self.course.best:
@@ -325,11 +367,23 @@ class Run:
                 f"{folder.path} is kept. Go on with --resume."
             )
 
-    def _finish(self) -> None:
-        """Keep the last weights."""
+    def _keep_last(self) -> None:
+        """Keep the last weights beside the best."""
         last = self.course.history[-1] if self.course.history else {}
         if self.average is not None:
             self.average.swap_in()
         self._save(self.job.folder.last, {k: v for k, v in last.items() if k != "step"})
         if self.average is not None:
             self.average.swap_out()
+
+
+def _with_passes(job: Job, passes: int, config: TrainingConfig) -> Job:
+    """Split a step as before, so that a run goes on to the same weights.
+
+    What the user asks for now comes first.
+    """
+    share = config.batch_size // config.world_size
+    if config.accumulate is not None or share % passes:
+        return job
+    batch = FittedBatch(micro_batch=share // passes, accumulate=passes)
+    return dataclasses.replace(job, memory=dataclasses.replace(job.memory, batch=batch))

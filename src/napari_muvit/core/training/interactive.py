@@ -55,7 +55,7 @@ from .prepare import (
 from .samples import augmentation_of
 from .start import Start, choose_config, initial_model, reads_zero_as_background
 from .stoppable import stoppable
-from .trainer import threads
+from .trainer import settled, threads
 
 WARMUP_STEPS = 20
 """Steps in which the rate rises."""
@@ -102,9 +102,11 @@ class InteractiveTrainer:
         model: ModelConfig | str | None = None,
         start: Start = None,
     ) -> None:
-        if config.world_size > 1 or config.precision != "32-true":
+        config = settled(config)
+        if config.world_size > 1 or config.precision == "16-mixed":
             raise ConfigError(
-                "Interactive training runs on one device in 32-true precision.",
+                "Interactive training runs on one device, in 32-true or bf16-mixed "
+                "precision.",
                 "devices",
             )
         self.training_config = config
@@ -283,7 +285,12 @@ class InteractiveTrainer:
             module = self._module.train()
             module.remember_buffers()
             try:
-                loss, logits = module.losses(batch, 0)
+                with torch.autocast(
+                    self.device.type,
+                    torch.bfloat16,
+                    enabled=self.training_config.precision == "bf16-mixed",
+                ):
+                    loss, logits = module.losses(batch, 0)
                 self._optimiser.zero_grad(set_to_none=True)
                 loss.backward()
             except BaseException:

@@ -102,7 +102,9 @@ class StateKeeper:
         budget: Budget,
         course: Course,
         average: WeightAverage | None,
+        passes: int,
     ) -> None:
+        self.passes = passes
         self.folder = folder
         self.asked = asked
         self.module = module
@@ -148,6 +150,7 @@ class StateKeeper:
             "seconds": self.budget.elapsed,
             "cpu_seconds": self.cpu_seconds,
             "last_loss": self.module.last_loss,
+            "passes": self.passes,
             "steps_per_epoch": self.budget.steps_per_epoch,
             "validation_crops": self.validation_crops,
             "average_steps": 0 if self.average is None else self.average.steps,

@@ -61,10 +61,10 @@ class TrainingPlan:
     steps_per_epoch: int
     seconds_per_step: float | None
     """Measured on one pass, reading included; None: not measured."""
-    memory: int | None
-    """Bytes that a training needs, estimated."""
-    free_memory: int | None
-    """Bytes that are free on the device."""
+    memory: int
+    """Bytes that a training needs on each device, estimated."""
+    free_memory: int
+    """Bytes that are free there."""
     notes: tuple[str, ...]
     """What the user should know."""
 
@@ -101,12 +101,10 @@ class TrainingPlan:
             f"{self.parameters / 1e6:.2f} million parameters",
             f"{steps} of {self.batch_size} nested crops{shared}",
         ]
-        if self.memory is not None:
-            free = (
-                "" if self.free_memory is None
-                else f" of {self.free_memory / 2**30:.1f} GiB that are free"
-            )  # fmt: skip
-            lines.append(f"memory about {self.memory / 2**30:.2f} GiB{free}")
+        lines.append(
+            f"memory about {self.memory / 2**30:.2f} GiB of "
+            f"{self.free_memory / 2**30:.1f} GiB that are free"
+        )
         if self.seconds_per_step is not None:
             lines.append(f"{self.seconds_per_step:.2g} s a step, measured")
         if self.seconds is not None:
@@ -132,8 +130,6 @@ def make_plan(
     validation: Sequence[PlainSlide | TrainingSlide],
     *,
     notes: Sequence[str] = (),
-    memory: int | None = None,
-    free_memory: int | None = None,
     measure: bool = True,
     should_stop: StopFn = never_stop,
 ) -> TrainingPlan:
@@ -147,8 +143,6 @@ def make_plan(
         Its slides.
     notes
         What the user should know.
-    memory, free_memory
-        Bytes, where they are known.
     measure
         Time a pass, forward and backward; the weights stay as they are.
     should_stop
@@ -180,8 +174,8 @@ def make_plan(
         seconds=seconds if math.isfinite(seconds) else None,
         steps_per_epoch=budget.steps_per_epoch,
         seconds_per_step=each,
-        memory=memory,
-        free_memory=free_memory,
+        memory=job.memory.needed,
+        free_memory=job.memory.free,
         notes=tuple(notes),
     )
 

@@ -6,31 +6,19 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median_high
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ..config import ModelConfig
-from ..data.annotations import Annotations, label_classes
+from ..data.annotations import Annotations
 from ..data.cache_settings import CacheSettings
 from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
-from ..data.label_placement import labels_upon
 from ..data.level_cache import with_coarse_levels
-from ..data.named_labels import (
-    covering_names,
-    has_names,
-    is_named,
-    read_named,
-    shared_names,
-)
-from ..data.open import open_labels, open_pyramid
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..data.tissue import find_tissue
-from ..errors import AnnotationError, ConfigError, PyramidError
-from ..presets import preset
+from ..errors import AnnotationError, ConfigError
 from ..progress import (
     ProgressFn,
     StopFn,
@@ -38,12 +26,20 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from .opening import (
+    ImageSource,
+    LabelSource,
+    common_pixel_size,
+    model_config_for,
+    open_annotations,
+    open_images,
+)
 
-ImageSource = Any
-"""A path, an array, a list of arrays or a `Pyramid`."""
-LabelSource = Any
-"""`Annotations`, a GeoJSON or project file, or a label image: a path, an array or a
-`Pyramid`."""
+__all__ = [
+    "ImageSource", "LabelSource", "PreparedData", "common_pixel_size",
+    "keep_coarse_levels", "model_config_for", "open_annotations", "open_images",
+    "prepare", "prepare_unlabelled",
+]  # fmt: skip
 
 Slide = TypeVar("Slide", PlainSlide, TrainingSlide)
 
@@ -58,164 +54,6 @@ class PreparedData:
     slides: tuple[TrainingSlide, ...]
     config: ModelConfig
     notes: tuple[str, ...]
-
-
-def open_images(
-    images: Sequence[ImageSource], should_stop: StopFn = never_stop
-) -> list[Pyramid]:
-    """Open every image; asks before each whether to stop.
-
-    Raises
-    ------
-    PyramidError
-        If one cannot be opened, or there is none.
-    """
-    if isinstance(images, (str, Path, Pyramid, np.ndarray)):
-        images = [images]
-    if not images:
-        raise PyramidError("No image was given; at least one is needed.")
-    opened = []
-    for image in images:
-        check_stop(should_stop)
-        opened.append(open_pyramid(image))
-    return opened
-
-
-def open_annotations(
-    sources: Sequence[LabelSource],
-    images: Sequence[Pyramid],
-    *,
-    zero_is_background: bool = False,
-    classes: Sequence[str] | None = None,
-    preferred: Sequence[str] | None = None,
-    purpose: str = "training",
-) -> list[Annotations]:
-    """Open label images, GeoJSON and project files, one for each image.
-
-    Parameters
-    ----------
-    sources
-        `Annotations`, label images (see `labels_upon`), GeoJSON or project files.
-    images
-        In the same order.
-    zero_is_background
-        Label v of label images means class v + 1.
-    classes
-        Class names in label order, for files that name their classes. None: as the
-        files name them, the same for all.
-    preferred
-        Class names to take unless a file names others.
-    purpose
-        For messages.
-
-    Raises
-    ------
-    AnnotationError
-        If counts, shapes or classes differ.
-    """
-    if isinstance(sources, (str, Path, Pyramid, np.ndarray, Annotations)):
-        sources = [sources]
-    if len(sources) != len(images):
-        raise AnnotationError(
-            f"{len(images)} images and {len(sources)} label files were given for "
-            f"{purpose}; one label file for each image is needed, in the same order."
-        )
-    opened = []
-    numbers = [i for i, source in enumerate(sources) if is_named(source)]
-    planes = [images[i].contents.planes for i in numbers]
-    files = read_named(
-        [sources[i] for i in numbers], [(p.get("z", 0), p.get("t", 0)) for p in planes]
-    )
-    named = dict(zip(numbers, files, strict=True))
-    nameless = len(sources) - len(files) + sum(not has_names(f) for f in files)
-    classes = classes or covering_names(preferred or (), files)
-    if classes is None and 0 < nameless < len(sources):
-        raise AnnotationError(
-            "Label files that name their classes and others that number them were "
-            "given together; name all classes in label order (--classes), so that "
-            "they mean the same."
-        )
-    names = classes or shared_names(files)
-    for number, (source, image) in enumerate(zip(sources, images, strict=True)):
-        if isinstance(source, Annotations):
-            opened.append(source)
-            continue
-        if number in named:
-            opened.append(named[number].annotations(names))
-            continue
-        labels = open_labels(source, image)
-        opened.append(labels_upon(labels, image, zero_is_background))
-    return opened
-
-
-def model_config_for(
-    model: str | ModelConfig,
-    images: Sequence[Pyramid],
-    annotations: Sequence[Annotations],
-    *,
-    classes: Sequence[str] | None = None,
-    zero_is_background: bool = False,
-    **changes: Any,
-) -> ModelConfig:
-    """Complete a preset with what the data say: channels, classes, pixel size.
-
-    Parameters
-    ----------
-    model
-        Name of a preset, or a configuration that is returned with ``changes``.
-    images, annotations
-        What is to be trained on.
-    classes
-        Class names in label order. None: from the label files, else numbered up to
-        the largest label.
-    zero_is_background
-        Label v in files means class v + 1; class 1 is then ``background``.
-    **changes
-        Further fields of `ModelConfig`.
-    """
-    if isinstance(model, ModelConfig):
-        return dataclasses.replace(model, **changes) if changes else model
-    names, colors = _class_names(annotations, classes, zero_is_background)
-    values = {
-        **preset(model).model,
-        "in_channels": images[0].num_channels,
-        "num_classes": len(names),
-        "class_names": names,
-        "class_colors": colors if colors and len(colors) == len(names) else None,
-        "zero_is_background": zero_is_background,
-        "pixel_size": common_pixel_size(images),
-        **changes,
-    }
-    return ModelConfig.from_dict(values)
-
-
-def _class_names(
-    annotations: Sequence[Annotations],
-    classes: Sequence[str] | None,
-    zero_is_background: bool,
-) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Names and colours: as given, as the labels say, else numbered."""
-    if classes:
-        return tuple(classes), None
-    for marks in annotations:
-        if marks.class_names:
-            return marks.class_names, marks.class_colors
-    largest = max(label_classes(marks).largest for marks in annotations)
-    first = ("background",) if zero_is_background else ()
-    rest = range(len(first) + 1, max(1, largest) + 1)
-    return first + tuple(f"class {k}" for k in rest), None
-
-
-def common_pixel_size(images: Sequence[Pyramid]) -> float | None:
-    """Micrometres of the middle one of the slides' pixels; None: not all are known."""
-    sizes = [_mean_size(image) for image in images]
-    known = [s for s in sizes if s is not None]
-    # A size that a slide really has: between two, every slide would be resampled.
-    return median_high(known) if len(known) == len(sizes) else None
-
-
-def _mean_size(image: Pyramid) -> float | None:
-    return None if image.pixel_size is None else float(np.mean(image.pixel_size))
 
 
 def prepare(
@@ -244,6 +82,7 @@ def prepare(
         _check_slide(view, config, notes)
         if any(not math.isclose(z, 1.0) for z in view.zoom):
             marks = marks.scaled(view.zoom)
+        notes += _outside_notes(view, marks)
         try:
             index = marks.index(
                 view.extent, config.num_classes, seed, should_stop=should_stop
@@ -256,11 +95,7 @@ def prepare(
         slides.append(TrainingSlide(view, marks, normalisation, index))
     counts = np.sum([slide.index.counts for slide in slides], axis=0)
     if counts[1:].sum() == 0:
-        said = "".join(f" ({marks.note}.)" for marks in annotations if marks.note)
-        raise AnnotationError(
-            "Nothing is annotated: every label is 0. Outline or paint at least one "
-            f"region of each class. If 0 is a class, choose zero_is_background.{said}"
-        )
+        raise _nothing_annotated(slides)
     notes += _missing_notes(config, counts)
     config = _with_background(slides, config)
     return PreparedData(tuple(slides), config, tuple(dict.fromkeys(notes)))
@@ -354,6 +189,41 @@ def keep_coarse_levels(
         )
         for slide in slides
     )
+
+
+def _nothing_annotated(slides: Sequence[TrainingSlide]) -> AnnotationError:
+    """Say why there is no annotated pixel, as far as that is known."""
+    outside = [n for s in slides for n in _outside_notes(s.pyramid, s.annotations)]
+    if outside:
+        return AnnotationError(
+            f"No annotation lies on a slide. {' '.join(outside)} Give slides and label "
+            "files in the same order, with places in pixels of the finest level."
+        )
+    said = "".join(f" ({s.annotations.note}.)" for s in slides if s.annotations.note)
+    return AnnotationError(
+        "Nothing is annotated: every label is 0. Outline or paint at least one region "
+        f"of each class. If 0 is a class, choose zero_is_background.{said}"
+    )
+
+
+def _outside_notes(view: Pyramid, marks: Annotations) -> list[str]:
+    """Say how many annotations lie wholly outside of a slide, and where."""
+    if not marks.items:
+        return []
+    lower = np.array([item.lower for item in marks.items])
+    upper = np.array([item.upper for item in marks.items])
+    extent = view.extent
+    outside = ((upper <= extent.lower) | (lower >= extent.upper)).any(axis=1)
+    if not outside.any():
+        return []
+    # In the slide's own pixels, as the label file has them.
+    low = lower[outside].min(axis=0) / view.zoom
+    high = upper[outside].max(axis=0) / view.zoom
+    place = ", ".join(f"{a:.0f} to {b:.0f}" for a, b in zip(low, high, strict=True))
+    return [
+        f"{view.name}: {outside.sum()} of {len(marks.items)} annotations lie (at "
+        f"{place}) outside of its {_size(view.shape)} px and count for nothing."
+    ]
 
 
 def _missing_notes(config: ModelConfig, counts: Sequence[int]) -> list[str]:

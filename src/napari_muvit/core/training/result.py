@@ -1,16 +1,12 @@
-"""What a run left, also for whoever asks later."""
+"""What a run left."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import ModelConfig
-from ..errors import OutputError
-from ..files import write_json
-from .run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,52 +36,3 @@ class TrainingResult:
     """What the user should know about the data."""
     report: Path | None = None
     """The readable report; None where the run did not end."""
-
-
-def write_record(folder: RunFolder, kind: str, result: TrainingResult) -> None:
-    """Keep what a run did; one that has ended needs no state any more.
-
-    The state goes last: a run that is killed before goes on with it, and ends again.
-    """
-    content = {
-        "kind": kind,
-        **{f.name: getattr(result, f.name) for f in fields(result)},
-        "model_path": None,
-        "report": None,
-        "config": result.config.to_dict(),
-    }
-    write_json(folder.record, content)
-    if result.stopped != "stopped":
-        folder.state.unlink(missing_ok=True)
-
-
-def finished_result(folder: RunFolder, kind: str) -> TrainingResult | None:
-    """Return what a run left that has ended; None where none has.
-
-    Raises
-    ------
-    OutputError
-        If another kind of run ended there, or its record is damaged.
-    """
-    if not folder.finished:
-        return None
-    try:
-        content = json.loads(folder.record.read_text(encoding="utf-8"))
-        found = content.pop("kind")
-        names = {f.name for f in fields(TrainingResult)}
-        values = {k: v for k, v in content.items() if k in names}
-        config = ModelConfig.from_dict(values.pop("config"))
-        history = tuple(values.pop("history"))
-        notes = tuple(values.pop("notes"))
-        del values["model_path"], values["report"]
-        result = TrainingResult(
-            model_path=folder.path, config=config, history=history, notes=notes,
-            **values,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OutputError(
-            f"{folder.record} cannot be read: {error}. Start anew with --overwrite."
-        ) from error
-    if found != kind:
-        raise OutputError(f"{folder.path} holds a {found} run, not {kind}.")
-    return result

@@ -41,17 +41,24 @@ def prepare_validation(
     return prepare(pyramids, marks, data.config, seed, should_stop).slides
 
 
+def hold_outs_of(
+    data: PreparedData, validation: Sequence[TrainingSlide], config: TrainingConfig
+) -> list[HoldOut | None]:
+    """Choose what is held out of each slide; nothing with validation slides."""
+    if validation:
+        return [None] * len(data.slides)
+    edge = data.config.crop_size * data.config.scale_factors[0]
+    return [
+        hold_out(slide.index, edge, config.validation_share, config.seed)
+        for slide in data.slides
+    ]
+
+
 def build_datasets(
     data: PreparedData, validation: Sequence[TrainingSlide], config: TrainingConfig
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Training and validation samples, no label in both."""
-    outs: list[HoldOut | None] = [None] * len(data.slides)
-    if not validation:
-        edge = data.config.crop_size * data.config.scale_factors[0]
-        outs = [
-            hold_out(slide.index, edge, config.validation_share, config.seed)
-            for slide in data.slides
-        ]
+    outs = hold_outs_of(data, validation, config)
 
     def sampler(
         slides: Sequence[TrainingSlide],

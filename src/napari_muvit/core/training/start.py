@@ -32,7 +32,6 @@ __all__ = [
     "choose_mae_config",
     "continued_fields",
     "given_class_names",
-    "initial_mae",
     "initial_model",
     "matching_preset",
     "preferred_class_names",
@@ -201,11 +200,6 @@ def initial_model(
 ) -> MuViTSegmenter:
     """Return the segmenter of `start_segmenter` alone."""
     return start_segmenter(config, start, on_progress).model
-
-
-def initial_mae(config: ModelConfig, start: Start, on_progress: ProgressFn) -> MuViTMAE:
-    """Return the autoencoder of `start_mae` alone."""
-    return start_mae(config, start, on_progress).model
 
 
 def start_segmenter(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 
 from ..config import TrainingConfig
 from ..errors import ConfigError
+from ..model.device import resolve_device
 
 
 def make_trainer(
@@ -52,7 +54,7 @@ def make_trainer(
         devices=devices,
         num_nodes=config.num_nodes,
         strategy=strategy,
-        precision=config.precision,
+        precision=cast("Any", settled(config).precision),
         max_epochs=-1,
         accumulate_grad_batches=passes,
         gradient_clip_val=None,
@@ -64,6 +66,30 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def settled(config: TrainingConfig) -> TrainingConfig:
+    """Choose what was left to the device: the precision.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there.
+    """
+    if config.precision != "auto":
+        return config
+    short = computes_in_bfloat16(resolve_device(config.device))
+    return dataclasses.replace(config, precision="bf16-mixed" if short else "32-true")
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 itself, which is faster there."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def check_trainer(config: TrainingConfig) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,11 +18,9 @@ import torch
 from ..config import ModelConfig, TrainingConfig
 from ..data.cache_settings import CacheSettings
 from ..data.datasets import MAEDataset
-from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, UniformSampler
 from ..data.tissue import find_tissue
 from ..model.mae import MuViTMAE
-from ..presets import preset
 from ..progress import (
     Progress,
     ProgressFn,
@@ -30,22 +29,29 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
-from .distributed import is_first_process
-from .engine import Job, Outcome, Run
+from ..settings import RunSettings
+from .closing import Circumstances, close_run, finished_result, now, say_ended
+from .engine import Job, Run
 from .fingerprint import fingerprint
 from .mae_module import PretrainModule
+from .memory import MemoryPlan, plan_memory
+from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
     keep_coarse_levels,
     open_images,
     prepare_unlabelled,
 )
-from .result import TrainingResult, finished_result, write_record
-from .run import check_machine
+from .ready import check_machine, source_paths, start_settings
+from .result import TrainingResult
 from .run_folder import RunFolder, check_room
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
-from .start import Start
-from .trainer import threads
+from .slide_checks import pixel_notes
+from .start import Start, choose_mae_config, start_mae
+from .trainer import settled, threads
+
+SAME_SLIDES = "Validation is on other crops of the same slides."
+OTHER_SLIDES = "Validation is on slides of its own."
 
 
 def pretrain(
@@ -62,6 +68,7 @@ def pretrain(
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
+    settings: RunSettings | None = None,
 ) -> TrainingResult:
     """Train a masked autoencoder, whose encoder a segmenter can start from.
 
@@ -84,7 +91,7 @@ def pretrain(
     tissue
         Sample where there is tissue; slides that show no background are sampled
         everywhere.
-    overwrite, resume, on_progress, should_stop, cache
+    overwrite, resume, on_progress, should_stop, cache, settings
         See `finetune`.
 
     Returns
@@ -99,11 +106,12 @@ def pretrain(
         As `finetune` does.
     """
     folder = RunFolder(Path(out))
+    began = now()
+    config = settled(config)
     done = finished_result(folder, "pretrain") if resume else None
     if done is not None:
+        say_ended(done, on_progress)
         return done
-    if not is_first_process(config):
-        on_progress = ignore_progress
     ready = check_pretraining(
         images,
         config,
@@ -117,10 +125,28 @@ def pretrain(
         should_stop=should_stop,
     )
     ready = _ready_slides(ready, tissue, cache, on_progress, should_stop)
+    settings = settings or RunSettings(
+        command="pretrain",
+        images=source_paths(images),
+        val_images=source_paths(val_images),
+        tissue=tissue,
+        **start_settings(start),
+    )
     with threads(config.num_threads):
-        job = _job(ready, config, folder)
-        outcome = Run(job, config, on_progress, should_stop, resume)()
-    return _result(ready, folder, outcome, config)
+        job = _job(ready, config, folder, settings)
+        about = Circumstances(
+            slides=ready.slides,
+            validation_slides=ready.validation,
+            validation=OTHER_SLIDES if ready.validation else SAME_SLIDES,
+            notes=ready.notes,
+            start=ready.start,
+            began=began,
+        )
+        run = Run(job, config, on_progress, should_stop, resume)
+        with run.at_work() as lock:
+            return close_run(
+                job, config, run.train(lock), about, on_progress, should_stop
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -139,8 +165,10 @@ class ReadyToPretrain:
     """What the user should know."""
     device: torch.device
     """Where it will run."""
-    passes: int
-    """Of a step."""
+    memory: MemoryPlan
+    """What it needs, and how its batch is split to fit."""
+    start: str = ""
+    """What was taken over."""
 
 
 def check_pretraining(
@@ -161,10 +189,11 @@ def check_pretraining(
     Parameters and exceptions are those of `pretrain`.
     """
     folder = RunFolder(Path(out))
+    config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images, should_stop)
-    chosen = _config_for(model, pyramids)
+    chosen = choose_mae_config(model, start, pyramids)
     # Tissue is looked for once the coarse levels are there.
     prepare = partial(prepare_unlabelled, tissue=False, should_stop=should_stop)
     slides, completed, notes = prepare(pyramids, chosen)
@@ -173,26 +202,27 @@ def check_pretraining(
         validation, _, more = prepare(open_images(val_images, should_stop), completed)
         notes = tuple(dict.fromkeys((*notes, *more)))
     else:
-        notes = (*notes, "Validation is on other crops of the same slides.")
+        notes = (*notes, SAME_SLIDES)
+    notes = (
+        *notes,
+        *pixel_notes(
+            [*slides, *validation], completed, seed=config.seed, should_stop=should_stop
+        ),
+    )
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
-    mae = MuViTMAE(completed)
-    check_room(folder, mae, config)
+    initial = start_mae(completed, start, on_progress)
+    check_room(folder, initial.model, config)
+    memory = plan_memory(initial.model, config, device)
+    if memory.batch.note:
+        notes = (*notes, memory.batch.note)
     for note in notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToPretrain(
-        mae=mae, config=completed, slides=slides, validation=validation, notes=notes,
-        device=device, passes=config.accumulate or 1,
+        mae=initial.model, config=completed, slides=slides, validation=validation,
+        notes=notes, device=device, memory=memory,
+        start=initial.report.summary() if initial.report else "",
     )  # fmt: skip
-
-
-def _config_for(
-    model: ModelConfig | str | None, images: Sequence[Pyramid]
-) -> ModelConfig:
-    if isinstance(model, ModelConfig):
-        return model
-    values = {**preset(model or "tiny").model, "in_channels": images[0].num_channels}
-    return ModelConfig.from_dict(values)
 
 
 def _ready_slides(
@@ -220,7 +250,39 @@ def _ready_slides(
     )
 
 
-def _job(ready: ReadyToPretrain, config: TrainingConfig, folder: RunFolder) -> Job:
+def plan_pretraining(
+    images: Sequence[ImageSource],
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    should_stop: StopFn = never_stop,
+    **options: Any,
+) -> TrainingPlan:
+    """Say what `pretrain` would do, after all of its checks; nothing is written.
+
+    Parameters and exceptions are those of `pretrain`.
+    """
+    config = settled(config)
+    ready = check_pretraining(
+        images, config, out=out, should_stop=should_stop, **options
+    )
+    with threads(config.num_threads):
+        return make_plan(
+            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            config,
+            ready.slides,
+            ready.validation,
+            notes=ready.notes,
+            should_stop=should_stop,
+        )
+
+
+def _job(
+    ready: ReadyToPretrain,
+    config: TrainingConfig,
+    folder: RunFolder,
+    settings: RunSettings,
+) -> Job:
     seed = config.seed + VALIDATION_SEED_OFFSET
     training = UniformSampler(ready.slides, ready.config, seed=config.seed)
     validation = UniformSampler(
@@ -235,26 +297,8 @@ def _job(ready: ReadyToPretrain, config: TrainingConfig, folder: RunFolder) -> J
         validation=MAEDataset(validation, ready.config),
         folder=folder,
         device=ready.device,
-        passes=ready.passes,
+        memory=ready.memory,
         data=fingerprint([*ready.slides, *ready.validation]),
         log_columns=("val_loss", *levels),
+        settings=settings,
     )
-
-
-def _result(
-    ready: ReadyToPretrain, folder: RunFolder, outcome: Outcome, config: TrainingConfig
-) -> TrainingResult:
-    result = TrainingResult(
-        model_path=folder.path,
-        config=ready.config,
-        best=outcome.course.best,
-        history=tuple(outcome.course.history),
-        stopped=outcome.stopped,
-        steps=outcome.steps,
-        seconds=outcome.seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        notes=ready.notes,
-    )
-    if is_first_process(config):
-        write_record(folder, "pretrain", result)
-    return result

@@ -1,0 +1,86 @@
+"""The subcommand ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._console import Console, interruptible, say
+from ..core.errors import ConfigError
+from .shared import Commands, add_inside, planes, split_names
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_evaluate(commands: Commands) -> None:
+    evaluate = commands.add_parser("evaluate", help="Dice of predictions")
+    add = evaluate.add_argument
+    add("--prediction", nargs="+", required=True, metavar="P")
+    add(
+        "--labels",
+        nargs="+",
+        required=True,
+        metavar="L",
+        help="label images, GeoJSON or project files, in the same order",
+    )
+    add("--classes", metavar="LIST", help="class names, where a prediction has none")
+    add(
+        "--zero-is-background",
+        action="store_true",
+        help="0 is a class; label v means class v + 1",
+    )
+    add_inside(add, "label files")
+    add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    add("--markdown", type=Path, metavar="FILE", help="also write tables to FILE")
+    add("--plot", type=Path, metavar="FILE.png", help="also write a plot to FILE.png")
+    evaluate.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Print Dice per class and their mean, of each slide and of all."""
+    from ..core.evaluation import evaluate
+
+    _check_files(arguments)
+    with Console() as console, interruptible() as should_stop:
+        result = evaluate(
+            arguments.prediction,
+            arguments.labels,
+            zero_is_background=arguments.zero_is_background,
+            class_names=split_names(arguments.classes),
+            image=arguments.inside,
+            planes=planes(arguments.plane),
+            on_progress=console,
+            should_stop=should_stop,
+        )
+    if len(result.slides) > 1:
+        say(f"{result.slide_table()}\n\nAll {len(result.slides)} slides together:")
+    say(result.table())
+    _write(result, arguments)
+    return 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Refuse output files that cannot be meant, before the work."""
+    plot = arguments.plot
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ConfigError(f"--plot {plot} needs a name that ends with .png.")
+    files = [arguments.json, arguments.markdown, plot]
+    given = [path.absolute() for path in files if path is not None]
+    if len(set(given)) < len(given):
+        raise ConfigError("--json, --markdown and --plot need different files.")
+    for path in given:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; give the name of a file in it.")
+
+
+def _write(result: Any, arguments: argparse.Namespace) -> None:
+    from ..core.figures import save_png
+    from ..core.files import write_json, write_text
+
+    if arguments.json:
+        write_json(arguments.json, result.to_dict())
+    if arguments.markdown:
+        write_text(arguments.markdown, result.markdown())
+    if arguments.plot:
+        save_png(result.figure(), arguments.plot)

@@ -1,0 +1,1 @@
+"""Probes of trained models: features by level, reconstruction and noise by boxes."""
