@@ -12,7 +12,8 @@ from napari_muvit.core.errors import CheckpointError, ConfigError, OutputError
 from napari_muvit.core.model.checkpoint import load_model, weights_hash
 from napari_muvit.core.model.mae import MuViTMAE
 from napari_muvit.core.progress import Progress
-from napari_muvit.core.training import finetune, pretrain
+from napari_muvit.core.training import engine, finetune, pretrain
+from napari_muvit.core.training.callbacks import StopCallback
 from napari_muvit.core.training.run_folder import RunFolder
 from napari_muvit.core.training.run_log import read_log
 
@@ -105,6 +106,33 @@ def test_a_stopped_run_ends_as_the_unbroken_one(
     logs = [read_log(RunFolder(tmp_path / n).log) for n in ("whole", "part")]
     steps = [[(r["step"], r.get("loss")) for r in log] for log in logs]
     assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"ema": 0.5}])
+def test_a_stop_behind_the_last_pass_of_a_step_keeps_all_of_it(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:  # fmt: skip
+    # The weights had made the step, but the running statistics were put back.
+    config = settings(steps=6, **changes)
+    train(tmp_path / "whole", config)
+
+    class StopsThere(StopCallback):
+        ends = 0
+
+        def on_train_batch_end(self, *_args: Any, **_kwargs: Any) -> None:
+            self.ends += 1
+            if self.ends == 6:
+                self.should_stop = lambda: True
+            self._check()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "StopCallback", StopsThere)
+        assert train(tmp_path / "part", config).stopped == "stopped"
+    train(tmp_path / "part", config, resume=True)
+    assert hashes(tmp_path / "part") == hashes(tmp_path / "whole")
+    logs = [read_log(RunFolder(tmp_path / n).log) for n in ("whole", "part")]
+    assert [r.get("loss") for r in logs[0]] == [r.get("loss") for r in logs[1]]
 
 
 @pytest.mark.parametrize("step", [2, 5, 9])

@@ -222,7 +222,9 @@ class Run:
         stop = StopCallback(self.should_stop, together)
         with quiet():
             trainer = make_trainer(
-                config, job.device, [SignalCallback(), stop, steps, judge, keep],
+                config, job.device,
+                # A stop comes behind the end of a step: half of it would be kept else.
+                [SignalCallback(), steps, stop, judge, keep],
                 job.passes, job.folder.private,
             )  # fmt: skip
         together.attach(trainer)
