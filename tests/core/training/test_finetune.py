@@ -268,6 +268,22 @@ def test_bad_input_is_refused_before_any_work(
         run([image], [labels], out="done", steps=1)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_project_with_a_folder_of_the_same_name_is_left_alone(
+    slide: tuple[np.ndarray, np.ndarray], tmp_path: Path, overwrite: bool
+) -> None:
+    # It was taken for a run that was killed early, and its README was written over.
+    mine = {"README.md": "my project", "training/slide.txt": "mine"}
+    (tmp_path / "training").mkdir()
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError, match="other files"):
+        finetune([slide[0]], [slide[1]], training(steps=1), model=CONFIG, out=tmp_path,
+                 overwrite=overwrite)  # fmt: skip
+    assert {n: (tmp_path / n).read_text() for n in mine} == mine
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_mistake_leaves_no_empty_folder(
     slide: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
