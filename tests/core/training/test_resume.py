@@ -13,9 +13,11 @@ from napari_muvit.core.model.checkpoint import load_model, weights_hash
 from napari_muvit.core.model.mae import MuViTMAE
 from napari_muvit.core.progress import Progress
 from napari_muvit.core.training import engine, finetune, pretrain
+from napari_muvit.core.training.budget import Budget
 from napari_muvit.core.training.callbacks import StopCallback
 from napari_muvit.core.training.run_folder import RunFolder
 from napari_muvit.core.training.run_log import read_log
+from napari_muvit.core.training.state import read_facts
 
 Slide = tuple[np.ndarray, np.ndarray]
 Train = Callable[..., Any]
@@ -146,6 +148,27 @@ def test_a_killed_run_ends_as_the_unbroken_one(
         train(tmp_path / "part", config, on_progress=after(step, kill))
     train(tmp_path / "part", config, resume=True)
     assert hashes(tmp_path / "part") == hashes(tmp_path / "whole")
+
+
+def test_time_for_the_last_validation_stays_kept_back(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(steps=None, minutes=0.1)
+    flag: list[bool] = []
+    train(tmp_path / "m", config, on_progress=after(3, lambda: flag.append(True)),
+          should_stop=lambda: bool(flag))  # fmt: skip
+    kept = read_facts(RunFolder(tmp_path / "m").state)["reserved"]
+    assert kept > 0
+    budgets: list[Budget] = []
+
+    class Seen(Budget):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            budgets.append(self)
+
+    monkeypatch.setattr(engine, "Budget", Seen)
+    train(tmp_path / "m", config, resume=True)
+    assert budgets[0].reserved == kept
 
 
 def test_resuming_where_nothing_is_begins(train: Train, tmp_path: Path) -> None:

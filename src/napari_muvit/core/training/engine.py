@@ -271,8 +271,9 @@ class Run:
     def _fit(self, trainer: L.Trainer) -> None:
         job, config, keeper = self.job, self.config, self.keeper
         self.budget.start(self._spent)
+        size = config.batch_size // (job.passes * config.world_size)
         crops = keeper.validation_crops or count_validation_crops(
-            job.module.network, job.validation, self.budget, config, job.device
+            job.module.network, job.validation, self.budget, config, job.device, size
         )
         keeper.validation_crops = crops
         if isinstance(job.module, PretrainModule):
@@ -281,7 +282,6 @@ class Run:
             self.budget, config.batch_size, accumulate=job.passes,
             together=job.module.together, first_step=job.module.first_step,
         )  # fmt: skip
-        size = config.batch_size // (job.passes * config.world_size)
         # A process that left by itself would be waited for by the others.
         alone = config.world_size == 1
         should_stop = self.should_stop if alone else never_stop

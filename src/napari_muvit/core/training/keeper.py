@@ -153,6 +153,7 @@ class StateKeeper:
             "passes": self.passes,
             "steps_per_epoch": self.budget.steps_per_epoch,
             "validation_crops": self.validation_crops,
+            "reserved": self.budget.reserved,
             "average_steps": 0 if self.average is None else self.average.steps,
             "loss_scale": trainer.precision_plugin.state_dict(),
             "course": self.course.to_dict(),
@@ -169,6 +170,8 @@ class StateKeeper:
         self.module.last_loss = float(state.facts["last_loss"])
         self.cpu_before = float(state.facts["cpu_seconds"])
         self.validation_crops = int(state.facts["validation_crops"])
+        # Not in states of earlier versions.
+        self.budget.reserve(float(state.facts.get("reserved", 0.0)))
         self.saved_step = self.module.first_step
         if self.average is not None:
             steps = int(state.facts["average_steps"])

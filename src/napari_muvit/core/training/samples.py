@@ -70,14 +70,29 @@ def count_validation_crops(
     budget: Budget,
     config: TrainingConfig,
     device: torch.device,
+    size: int,
 ) -> int:
-    """How many crops a validation has: timed, so that a time budget is kept."""
+    """How many crops a validation has: timed, so that a time budget is kept.
+
+    Parameters
+    ----------
+    network, device
+        What is timed, and where.
+    validation
+        Samples by index.
+    budget
+        Of the run; time for the last validation is kept back in it.
+    config
+        How many crops are wanted.
+    size
+        Crops of a pass: more at a time may not fit into memory.
+    """
     if not budget.by_time or config.world_size > 1:
         # Processes that time themselves would disagree.
         return config.validation_crops
-    wanted = math.ceil(config.validation_crops / config.batch_size)
+    wanted = math.ceil(config.validation_crops / size)
     sample = validation[0]
-    count = min(config.batch_size, config.validation_crops)
+    count = min(size, config.validation_crops)
     pixels = sample.pixels[None].expand(count, *[-1] * sample.pixels.ndim).to(device)
     boxes = sample.bboxes[None].expand(count, -1, -1, -1).to(device)
     network.to(device).eval()
@@ -90,4 +105,4 @@ def count_validation_crops(
     network.train()
     batches = budget.validation_batches(1.3 * seconds, wanted)
     budget.reserve(1.3 * seconds * batches)
-    return min(config.validation_crops, batches * config.batch_size)
+    return min(config.validation_crops, batches * size)
