@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,39 @@ def test_overwriting_leaves_no_old_state(train: Train, tmp_path: Path) -> None:
     train(tmp_path / "n", settings(seed=3))
     assert hashes(tmp_path / "m") == hashes(tmp_path / "n")
     assert not RunFolder(tmp_path / "m").unfinished
+
+
+@pytest.mark.parametrize("kind", ["finetune", "pretrain"])
+def test_another_slide_in_colour_is_not_gone_on_with(
+    slide: Slide, tiny_config: ModelConfig, tmp_path: Path, kind: str
+) -> None:
+    # Colours are divided by 255 on every slide, so their range told nothing.
+    model = dataclasses.replace(tiny_config, in_channels=3, normalisation="uint8")
+    colours = np.stack([slide[0]] * 3)
+    flag: list[bool] = []
+
+    def run(image: np.ndarray, **options: Any) -> Any:
+        options |= {"model": model, "out": tmp_path / "m"}
+        if kind == "pretrain":
+            return pretrain([image], settings(), **options)
+        return finetune([image], [slide[1]], settings(), **options)
+
+    run(colours, on_progress=after(2, lambda: flag.append(True)),
+        should_stop=lambda: bool(flag))  # fmt: skip
+    inside = colours.copy()
+    inside[:, 40:120, 40:120] = 255 - inside[:, 40:120, 40:120]
+    for other in (255 - colours, inside):
+        with pytest.raises(ConfigError, match="other data"):
+            run(other, resume=True)
+    assert run(colours, resume=True).steps == 14
+
+
+def test_no_report_stays_of_a_model_that_is_gone(train: Train, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    report = train(out, settings(steps=4)).report
+    assert report.is_file()
+    flag: list[bool] = []
+    train(out, settings(), overwrite=True, should_stop=lambda: bool(flag),
+          on_progress=after(6, lambda: flag.append(True)))  # fmt: skip
+    assert not report.exists()
+    assert not (out / "curves.png").exists()

@@ -30,6 +30,10 @@ FREE_TO_CHANGE = frozenset(
 """Settings that a resumed run may have anew: limits, and where it runs."""
 
 
+OF_THE_PIXELS = frozenset({"background_value"})
+"""Of a model: found on the slides, so that it changes with them."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Asked:
     """What a run was asked for; a resumed run must have been asked for the same."""
@@ -65,21 +69,23 @@ def check_same(asked: Asked, before: Mapping[str, Any], folder: RunFolder) -> No
     advice = "Give it as it was, or start anew in another folder or with --overwrite."
     if before["kind"] != asked.kind:
         raise ConfigError(f"{where} is a {before['kind']} run, not {asked.kind}.")
-    for part in ("model", "training"):
-        old, new = dict(before[part]), dict(asked.to_dict()[part])
-        for name in sorted(old.keys() | new.keys()):
-            if part == "training" and name in FREE_TO_CHANGE:
-                continue
-            if _plain(old.get(name)) != _plain(new.get(name)):
-                raise ConfigError(
-                    f"{where} was started with {name} {old.get(name)}, now it is "
-                    f"{new.get(name)}. {advice}",
-                    name,
-                )
-    if before["data"] != asked.data:
+    changed = [
+        (name, old.get(name), new.get(name))
+        for old, new in (
+            (before["model"], asked.model), (before["training"], asked.training)
+        )
+        for name in sorted({*old, *new} - FREE_TO_CHANGE)
+        if _plain(old.get(name)) != _plain(new.get(name))
+    ]  # fmt: skip
+    asked_for = [change for change in changed if change[0] not in OF_THE_PIXELS]
+    if before["data"] != asked.data and not asked_for:
         raise ConfigError(
             f"{where} was started with other data: slides or annotations have changed "
             f"since. {advice}"
+        )
+    for name, old, new in asked_for or changed:
+        raise ConfigError(
+            f"{where} was started with {name} {old}, now it is {new}. {advice}", name
         )
 
 
