@@ -23,6 +23,7 @@ from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
 from .budget import Budget, EpochSampler
 from .callbacks import (
+    AgreeCallback,
     KeepCallback,
     StepCallback,
     StopCallback,
@@ -224,7 +225,10 @@ class Run:
             trainer = make_trainer(
                 config, job.device,
                 # A stop comes behind the end of a step: half of it would be kept else.
-                [SignalCallback(), steps, stop, judge, keep],
+                [
+                    SignalCallback(), AgreeCallback(job.passes, together), steps, stop,
+                    judge, keep,
+                ],
                 job.passes, job.folder.private,
             )  # fmt: skip
         together.attach(trainer)
@@ -320,6 +324,8 @@ class Run:
         if self.first:
             self._move_in()
             self._save(self.job.folder.path, self.course.best)
+            # With overwrite there is one, of a model that is gone now.
+            self.job.folder.forget_report()
 
     def _move_in(self) -> None:
         """Make the folder this run's, before its first file lies there."""

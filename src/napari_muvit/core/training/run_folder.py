@@ -10,6 +10,7 @@ from ..config import TrainingConfig
 from ..errors import OutputError
 from ..model.checkpoint import is_model_folder
 from .base_module import Network
+from .report.page import CURVES, REPORT
 
 PROBE = ".write-test"
 """File by which it is found out whether a folder can be written."""
@@ -77,6 +78,22 @@ class RunFolder:
         return _holds_only(self.private) and (
             is_model_folder(self.path) or _holds_only(self.path, self.private.name)
         )
+
+    def forget_report(self) -> None:
+        """Remove the report of an earlier run, whose model is no longer there.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be removed.
+        """
+        try:
+            for name in (REPORT, CURVES):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} cannot be written: {error.strerror or error}."
+            ) from error
 
     def forget(self) -> None:
         """Remove what an earlier run left beside its models.
