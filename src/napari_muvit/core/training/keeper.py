@@ -123,6 +123,8 @@ class StateKeeper:
         self.cpu_before = 0.0
         """CPU-seconds of earlier parts of the run."""
         self._cpu_start = time.process_time()
+        self.has_model = False
+        """Whether the model in the folder is this run's, not one that it replaces."""
         self.saved_at = time.monotonic()
         self.saved_step = -1
 
@@ -159,6 +161,7 @@ class StateKeeper:
             "passes": self.passes,
             "steps_per_epoch": self.budget.steps_per_epoch,
             "validation_crops": self.validation_crops,
+            "has_model": self.has_model,
             "reserved": self.budget.reserved,
             "average_steps": 0 if self.average is None else self.average.steps,
             "loss_scale": trainer.precision_plugin.state_dict(),
@@ -176,7 +179,8 @@ class StateKeeper:
         self.module.last_loss = float(state.facts["last_loss"])
         self.cpu_before = float(state.facts["cpu_seconds"])
         self.validation_crops = int(state.facts["validation_crops"])
-        # Not in states of earlier versions.
+        # These are not in states of earlier versions.
+        self.has_model = bool(state.facts.get("has_model", True))
         self.budget.reserve(float(state.facts.get("reserved", 0.0)))
         self.saved_step = self.module.first_step
         if self.average is not None:
