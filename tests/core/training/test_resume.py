@@ -175,7 +175,12 @@ def test_time_for_the_last_validation_stays_kept_back(
 def test_resuming_where_nothing_is_begins(train: Train, tmp_path: Path) -> None:
     # So that a job that is queued again and again has one command.
     first = train(tmp_path / "m", settings(), resume=True)
-    again = train(tmp_path / "m", settings(), resume=True)
+    said: list[str] = []
+    again = train(tmp_path / "m", settings(steps=20), resume=True,
+                  on_progress=lambda e: said.append(e.message))  # fmt: skip
+    assert len(said) == 1
+    assert "after 14 steps" in said[0]
+    assert "--start" in said[0]
     assert first.steps == again.steps == 14
     assert again.best == first.best
     assert again.history == first.history
