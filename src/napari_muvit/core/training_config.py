@@ -48,7 +48,7 @@ class TrainingConfig(JsonConfig):
     """Share of the run in which the rate rises."""
     ema: float = 0.0
     """Decay of an average of the weights, which is validated and kept in place of
-    them; 0: off. Over the first steps it averages evenly."""
+    them; 0: off. Over the first steps it looks back less far."""
     dice_weight: float = 1.0
     """Lambda of CE + lambda Dice (paper, section 3.4)."""
     foreground_weight: float = 2.0

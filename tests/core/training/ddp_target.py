@@ -13,8 +13,9 @@ import numpy as np
 from napari_muvit._console import interruptible
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import Cancelled, MuvitError
+from napari_muvit.core.model.segmenter import MuViTSegmenter
 from napari_muvit.core.progress import Progress
-from napari_muvit.core.training import TrainingResult, finetune, pretrain
+from napari_muvit.core.training import TrainingResult, finetune, memory, pretrain
 
 FOLDER = Path(sys.argv[1])
 RANK = int(os.environ.get("LOCAL_RANK", "0"))
@@ -26,9 +27,21 @@ def listen(event: Progress) -> None:
         (FOLDER / "step").write_text(str(int(event.metrics["step"])))
 
 
+def less_memory_on_the_second(model: ModelConfig) -> None:
+    """Let two crops fit at a time into the first process, and one into the other."""
+    estimate = memory.estimate_memory(MuViTSegmenter, model, distributed=True)
+    crops = 4 - 2.5 * RANK
+    free = estimate.total(0) + int(crops * estimate.activations)
+    # Of what is free, each of two processes takes a safe share of its half.
+    free = int(2 * free / memory.SAFE_SHARE)
+    memory.free_memory = lambda _device: free
+
+
 def train(job: dict[str, Any], **options: Any) -> TrainingResult:
     slide = np.load(job["data"])
     config = TrainingConfig.from_dict(job["config"])
+    if job.get("uneven"):
+        less_memory_on_the_second(ModelConfig.from_dict(job["model"]))
     options |= {
         "model": ModelConfig.from_dict(job["model"]), "out": job["out"],
         "on_progress": listen, **job.get("options", {}),

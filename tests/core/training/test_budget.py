@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
 from napari_muvit.core.config import TrainingConfig
+from napari_muvit.core.data.datasets import PixelBatch
 from napari_muvit.core.training.budget import Budget, EpochSampler
+from napari_muvit.core.training.samples import count_validation_crops
 
 
 class Clock:
@@ -78,3 +85,32 @@ def test_fast_steps_do_not_validate_more_often_than_time_allows() -> None:
     # An epoch of 256 steps made fast steps spend more than a tenth on validation.
     lengths = epochs(TrainingConfig(minutes=1), 0.005)
     assert 8 <= len(lengths) <= 10
+
+
+def test_a_run_whose_epochs_the_clock_ended_goes_on_by_steps() -> None:
+    # With `--epochs` it went on for ever, and with `--steps` without a validation.
+    stored = Budget(TrainingConfig(minutes=1)).steps_per_epoch
+    by_epochs = Budget(TrainingConfig(epochs=3), epoch_length=stored)
+    assert by_epochs.max_steps == 3 * by_epochs.steps_per_epoch < 10_000
+    by_steps = Budget(TrainingConfig(steps=80), epoch_length=stored)
+    assert by_steps.steps_per_epoch == 10
+    again = Budget(TrainingConfig(minutes=2), epoch_length=stored)
+    assert again.steps_per_epoch == stored
+
+
+def test_a_validation_is_timed_on_a_pass_not_on_a_whole_step() -> None:
+    # A step that was split to fit into memory did not fit while it was timed.
+    class Counts(nn.Module):
+        def forward(self, pixels: Tensor, _boxes: Tensor) -> None:
+            sizes.append(len(pixels))
+
+    sizes: list[int] = []
+    sample = PixelBatch(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 2))
+    config = TrainingConfig(minutes=5, batch_size=16, accumulate=4)
+    network: Any = Counts()
+    samples: Any = [sample]
+    found = count_validation_crops(
+        network, samples, Budget(config), config, torch.device("cpu"), 4
+    )
+    assert set(sizes) == {4}
+    assert found == 64

@@ -219,6 +219,18 @@ def test_a_resumed_run_of_two_ends_as_the_unbroken_one(
 
 
 @pytest.mark.slow
+def test_processes_that_would_split_a_step_differently_say_so(launch: Launch) -> None:
+    # With another number of passes they took other crops and asked at other times.
+    program = launch({"config": settings(devices=2), "uneven": True})
+    code, said = program.end()
+    assert code == 2
+    assert "--accumulate" in said
+    assert "Traceback" not in said
+    program = launch({"config": settings(devices=2, accumulate=2), "uneven": True})
+    assert program.end() == (0, "")
+
+
+@pytest.mark.slow
 def test_minutes_end_both(launch: Launch) -> None:
     config = settings(steps=None, steps_per_epoch=None, minutes=0.2, devices=2)
     program = launch({"config": config})

@@ -148,7 +148,16 @@ def test_stopping_before_a_validation_keeps_what_there_is(
         should_stop=lambda: sum(e.stage == "train" for e in seen) >= 3,
     )  # fmt: skip
     assert result.best == {}
-    load_model(result.model_path)
+    few = weights_hash(load_model(result.model_path))
+    seen.clear()
+    result = finetune(
+        [slide[0]], [slide[1]], training(steps=10_000, steps_per_epoch=500),
+        model=CONFIG, out=tmp_path / "m", on_progress=seen.append, resume=True,
+        should_stop=lambda: sum(e.stage == "train" for e in seen) >= 3,
+    )  # fmt: skip
+    assert result.steps > 3
+    # Those of the later stop.
+    assert weights_hash(load_model(result.model_path)) != few
     with pytest.raises(Cancelled):
         finetune([slide[0]], [slide[1]], training(), model=CONFIG, out=tmp_path / "n",
                  should_stop=lambda: True)  # fmt: skip
@@ -259,6 +268,8 @@ def test_bad_input_is_refused_before_any_work(
         run([image[:4, :]], [labels[:4, :]])
     with pytest.raises(DeviceError):
         run([image], [labels], device="cuda:7")
+    with pytest.raises(ConfigError, match="bf16-mixed"):
+        run([image], [labels], precision="16-mixed")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError, match="other files"):
@@ -266,6 +277,22 @@ def test_bad_input_is_refused_before_any_work(
     run([image], [labels], out="done", steps=1)
     with pytest.raises(OutputError, match="--overwrite"):
         run([image], [labels], out="done", steps=1)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_project_with_a_folder_of_the_same_name_is_left_alone(
+    slide: tuple[np.ndarray, np.ndarray], tmp_path: Path, overwrite: bool
+) -> None:
+    # It was taken for a run that was killed early, and its README was written over.
+    mine = {"README.md": "my project", "training/slide.txt": "mine"}
+    (tmp_path / "training").mkdir()
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError, match="other files"):
+        finetune([slide[0]], [slide[1]], training(steps=1), model=CONFIG, out=tmp_path,
+                 overwrite=overwrite)  # fmt: skip
+    assert {n: (tmp_path / n).read_text() for n in mine} == mine
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_mistake_leaves_no_empty_folder(
@@ -293,6 +320,19 @@ def test_overwriting_keeps_the_old_model_until_there_is_a_better_one(
             should_stop=lambda: sum(e.stage == "train" for e in seen) >= 3,
         )  # fmt: skip
     assert weights_hash(load_model(first.model_path)) == before
+    # Once more: it was then taken for the model of the run that goes on.
+    seen.clear()
+    with pytest.raises(Cancelled, match="is kept"):
+        finetune(
+            [slide[0]], [slide[1]], training(steps_per_epoch=20), model=CONFIG,
+            out=tmp_path / "m", resume=True, on_progress=seen.append,
+            should_stop=lambda: sum(e.stage == "train" for e in seen) >= 3,
+        )  # fmt: skip
+    assert weights_hash(load_model(first.model_path)) == before
+    last = finetune([slide[0]], [slide[1]], training(steps_per_epoch=20), model=CONFIG,
+                    out=tmp_path / "m", resume=True)  # fmt: skip
+    assert last.best
+    assert weights_hash(load_model(first.model_path)) != before
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

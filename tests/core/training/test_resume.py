@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from napari_muvit.core.errors import CheckpointError, ConfigError, OutputError
 from napari_muvit.core.model.checkpoint import load_model, weights_hash
 from napari_muvit.core.model.mae import MuViTMAE
 from napari_muvit.core.progress import Progress
-from napari_muvit.core.training import finetune, pretrain
+from napari_muvit.core.training import engine, finetune, pretrain
+from napari_muvit.core.training.budget import Budget
+from napari_muvit.core.training.callbacks import StopCallback
 from napari_muvit.core.training.run_folder import RunFolder
 from napari_muvit.core.training.run_log import read_log
+from napari_muvit.core.training.state import read_facts
 
 Slide = tuple[np.ndarray, np.ndarray]
 Train = Callable[..., Any]
@@ -107,6 +111,33 @@ def test_a_stopped_run_ends_as_the_unbroken_one(
     assert steps[0] == steps[1]
 
 
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"ema": 0.5}])
+def test_a_stop_behind_the_last_pass_of_a_step_keeps_all_of_it(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:  # fmt: skip
+    # The weights had made the step, but the running statistics were put back.
+    config = settings(steps=6, **changes)
+    train(tmp_path / "whole", config)
+
+    class StopsThere(StopCallback):
+        ends = 0
+
+        def on_train_batch_end(self, *_args: Any, **_kwargs: Any) -> None:
+            self.ends += 1
+            if self.ends == 6:
+                self.should_stop = lambda: True
+            self._check()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "StopCallback", StopsThere)
+        assert train(tmp_path / "part", config).stopped == "stopped"
+    train(tmp_path / "part", config, resume=True)
+    assert hashes(tmp_path / "part") == hashes(tmp_path / "whole")
+    logs = [read_log(RunFolder(tmp_path / n).log) for n in ("whole", "part")]
+    assert [r.get("loss") for r in logs[0]] == [r.get("loss") for r in logs[1]]
+
+
 @pytest.mark.parametrize("step", [2, 5, 9])
 def test_a_killed_run_ends_as_the_unbroken_one(
     train: Train, tmp_path: Path, step: int
@@ -120,10 +151,36 @@ def test_a_killed_run_ends_as_the_unbroken_one(
     assert hashes(tmp_path / "part") == hashes(tmp_path / "whole")
 
 
+def test_time_for_the_last_validation_stays_kept_back(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(steps=None, minutes=0.1)
+    flag: list[bool] = []
+    train(tmp_path / "m", config, on_progress=after(3, lambda: flag.append(True)),
+          should_stop=lambda: bool(flag))  # fmt: skip
+    kept = read_facts(RunFolder(tmp_path / "m").state)["reserved"]
+    assert kept > 0
+    budgets: list[Budget] = []
+
+    class Seen(Budget):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            budgets.append(self)
+
+    monkeypatch.setattr(engine, "Budget", Seen)
+    train(tmp_path / "m", config, resume=True)
+    assert budgets[0].reserved == kept
+
+
 def test_resuming_where_nothing_is_begins(train: Train, tmp_path: Path) -> None:
     # So that a job that is queued again and again has one command.
     first = train(tmp_path / "m", settings(), resume=True)
-    again = train(tmp_path / "m", settings(), resume=True)
+    said: list[str] = []
+    again = train(tmp_path / "m", settings(steps=20), resume=True,
+                  on_progress=lambda e: said.append(e.message))  # fmt: skip
+    assert len(said) == 1
+    assert "after 14 steps" in said[0]
+    assert "--start" in said[0]
     assert first.steps == again.steps == 14
     assert again.best == first.best
     assert again.history == first.history
@@ -210,3 +267,39 @@ def test_overwriting_leaves_no_old_state(train: Train, tmp_path: Path) -> None:
     train(tmp_path / "n", settings(seed=3))
     assert hashes(tmp_path / "m") == hashes(tmp_path / "n")
     assert not RunFolder(tmp_path / "m").unfinished
+
+
+@pytest.mark.parametrize("kind", ["finetune", "pretrain"])
+def test_another_slide_in_colour_is_not_gone_on_with(
+    slide: Slide, tiny_config: ModelConfig, tmp_path: Path, kind: str
+) -> None:
+    # Colours are divided by 255 on every slide, so their range told nothing.
+    model = dataclasses.replace(tiny_config, in_channels=3, normalisation="uint8")
+    colours = np.stack([slide[0]] * 3)
+    flag: list[bool] = []
+
+    def run(image: np.ndarray, **options: Any) -> Any:
+        options |= {"model": model, "out": tmp_path / "m"}
+        if kind == "pretrain":
+            return pretrain([image], settings(), **options)
+        return finetune([image], [slide[1]], settings(), **options)
+
+    run(colours, on_progress=after(2, lambda: flag.append(True)),
+        should_stop=lambda: bool(flag))  # fmt: skip
+    inside = colours.copy()
+    inside[:, 40:120, 40:120] = 255 - inside[:, 40:120, 40:120]
+    for other in (255 - colours, inside):
+        with pytest.raises(ConfigError, match="other data"):
+            run(other, resume=True)
+    assert run(colours, resume=True).steps == 14
+
+
+def test_no_report_stays_of_a_model_that_is_gone(train: Train, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    report = train(out, settings(steps=4)).report
+    assert report.is_file()
+    flag: list[bool] = []
+    train(out, settings(), overwrite=True, should_stop=lambda: bool(flag),
+          on_progress=after(6, lambda: flag.append(True)))  # fmt: skip
+    assert not report.exists()
+    assert not (out / "curves.png").exists()

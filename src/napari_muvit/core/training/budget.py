@@ -40,6 +40,9 @@ class Budget:
         epoch_length: int | None = None,
     ) -> None:
         self.seconds = math.inf if config.minutes is None else 60 * config.minutes
+        if epoch_length == sys.maxsize:
+            # The clock ended its epochs; of another limit nothing would.
+            epoch_length = None
         self.max_steps = config.steps or 0
         self.steps_per_epoch = (
             epoch_length or config.steps_per_epoch or _epoch_length(config)
@@ -58,6 +61,11 @@ class Budget:
     def reserve(self, seconds: float) -> None:
         """Keep time back for the last validation."""
         self._reserve = min(seconds, 0.05 * self.seconds)
+
+    @property
+    def reserved(self) -> float:
+        """Seconds that are kept back."""
+        return self._reserve
 
     @property
     def elapsed(self) -> float:

@@ -21,6 +21,8 @@ from .keeper import StateKeeper
 from .run_log import RunLog
 from .state import RunState
 
+TOUCH_SECONDS = 30.0
+"""Between two signs of life in the lock of a run."""
 RATE_STEPS = 20
 """Steps over which the speed is averaged."""
 
@@ -45,6 +47,34 @@ class StopCallback(L.Callback):
     on_validation_start = _check
     on_validation_batch_start = _check
     on_validation_batch_end = _check
+
+
+class AgreeCallback(L.Callback):
+    """Makes sure that all processes split a step alike, or they would wait for ever.
+
+    Each finds out what fits into its own free memory.
+
+    Parameters
+    ----------
+    passes
+        Of a step, in this process.
+    together
+        The processes.
+    """
+
+    def __init__(self, passes: int, together: Together) -> None:
+        self.passes = passes
+        self.together = together
+
+    def setup(
+        self, _trainer: L.Trainer, _module: L.LightningModule, stage: str
+    ) -> None:
+        """Ask once the processes know each other."""
+        self.together.check_equal(
+            self.passes,
+            "The devices have not the same memory free, so they would split the crops "
+            "of a step differently; give the number of passes (--accumulate).",
+        )
 
 
 class StepCallback(L.Callback):
@@ -282,16 +312,23 @@ class KeepCallback(L.Callback):
         index: int,
     ) -> None:
         """Write when it is time, between two steps that no validation parts."""
-        now = time.monotonic()
-        if self.lock is not None and now - self._touched > 30:
-            self.lock.touch()
-            self._touched = now
-        due = now - self.keeper.saved_at > self.seconds
+        self._touch()
+        due = time.monotonic() - self.keeper.saved_at > self.seconds
         # What the validation behind an epoch's last step finds belongs to its state.
         between = (index + 1) % self.passes == 0 and not trainer.is_last_batch
         if self.writes and due and between:
             self.before()
             self.keeper.save(trainer)
+
+    def on_validation_batch_end(self, *_args: Any, **_kwargs: Any) -> None:
+        """Stay alive in a validation of many minutes too."""
+        self._touch()
+
+    def _touch(self) -> None:
+        now = time.monotonic()
+        if self.lock is not None and now - self._touched > TOUCH_SECONDS:
+            self.lock.touch()
+            self._touched = now
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         """Write what the validation found along with it."""

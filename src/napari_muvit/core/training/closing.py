@@ -247,5 +247,9 @@ def finished_result(folder: RunFolder, kind: str) -> TrainingResult | None:
 
 def say_ended(result: TrainingResult, on_progress: ProgressFn) -> None:
     """Say that there is nothing left to do."""
-    text = f"The run at {result.model_path} has ended; nothing is left to do."
+    text = (
+        f"The run at {result.model_path} has ended after {result.steps} steps; nothing "
+        "is left to do. To train the model further, start another run from it "
+        "(--start)."
+    )
     on_progress(Progress(stage="prepare", done=1, total=1, message=text))

@@ -104,6 +104,17 @@ class Together:
         """Return the number of the first process; all have to ask."""
         return value if self.world == 1 else float(self._strategy.broadcast(value))
 
+    def check_equal(self, value: int, problem: str) -> None:
+        """Refuse to go on with different numbers; all have to ask.
+
+        Raises
+        ------
+        DeviceError
+            In all processes, if they have not the same.
+        """
+        if self.any(value != self.first(value)):
+            raise DeviceError(problem)
+
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all; the result is on the CPU. All have to ask."""
         if self.world == 1:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class WeightAverage:
     """Exponential moving average of all weights and running statistics.
 
-    Early on it averages evenly over the steps so far: an average that still holds the
-    first, untrained weights is worth nothing.
+    Early on it looks back on a tenth of the steps so far: an average that still holds
+    the first, untrained weights is worth nothing.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
 from .budget import Budget, EpochSampler
 from .callbacks import (
+    AgreeCallback,
     KeepCallback,
     StepCallback,
     StopCallback,
@@ -211,18 +212,17 @@ class Run:
             log, config.early_stop,
         )  # fmt: skip
         keep = KeepCallback(
-            self.keeper,
-            lock,
-            60 * config.checkpoint_minutes,
-            job.passes,
-            self.state,
+            self.keeper, lock, 60 * config.checkpoint_minutes, job.passes, self.state,
             self._move_in,
-        )
+        )  # fmt: skip
         together = module.together
         stop = StopCallback(self.should_stop, together)
+        agree = AgreeCallback(job.passes, together)
         with quiet():
             trainer = make_trainer(
-                config, job.device, [SignalCallback(), steps, judge, keep, stop],
+                config, job.device,
+                # A stop comes behind the end of a step: half of it would be kept else.
+                [SignalCallback(), agree, steps, judge, keep, stop],
                 job.passes, job.folder.private,
             )  # fmt: skip
         together.attach(trainer)
@@ -317,7 +317,7 @@ class Run:
         """Write the weights as they are, with what is known about them."""
         if self.first:
             self._move_in()
-            self._save(self.job.folder.path, self.course.best)
+            self._save_model(self.course.best)
 
     def _move_in(self) -> None:
         """Make the folder this run's, before its first file lies there."""
@@ -335,6 +335,13 @@ class Run:
             training=self.config.to_dict(),
         )
         write_settings(folder.path / SETTINGS_FILE, settings)
+
+    def _save_model(self, metrics: Any) -> None:
+        """Write the run's model, in place of one that was there before."""
+        self._save(self.job.folder.path, metrics)
+        self.keeper.has_model = True
+        # With overwrite there is a report, of a model that is gone now.
+        self.job.folder.forget_report()
 
     def _save(self, folder: Path, metrics: Any) -> None:
         training = {"config": self.config.to_dict(), "history": self.course.history}
@@ -354,14 +361,13 @@ class Run:
         if module.steps_done == 0:
             raise Cancelled("Stopped before the first step; there is no model yet.")
         self._move_in()
+        # With overwrite: a validated model is worth more than a few steps.
+        others = is_model_folder(folder.path) and not self.keeper.has_model
+        if not (self.course.best or others):
+            self._save_model({})
         if module.steps_done != self.keeper.saved_step and trainer.optimizers:
             self.keeper.save(trainer)
-        if self.course.best:
-            return
-        if not is_model_folder(folder.path):
-            self._save(folder.path, {})
-        elif self.state is None:
-            # With overwrite: a validated model is worth more than a few steps.
+        if others:
             raise Cancelled(
                 "Stopped before the first validation; the model that was at "
                 f"{folder.path} is kept. Go on with --resume."

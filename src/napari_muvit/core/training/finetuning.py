@@ -232,7 +232,7 @@ def finetune_job(
         folder=folder,
         device=ready.device,
         memory=ready.memory,
-        data=fingerprint([*data.slides, *ready.validation]),
+        data=fingerprint([*data.slides, *ready.validation], data.config.normalisation),
         log_columns=("val_loss", "mDSC", *names),
         settings=settings,
     )

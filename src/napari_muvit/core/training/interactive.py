@@ -241,6 +241,18 @@ class InteractiveTrainer:
             marks = list(self._marks)
         if not changed:
             return self._dataset
+        try:
+            return self._built(marks, on_progress, should_stop)
+        except BaseException:
+            # A stop, or annotations that do not fit: the next look begins anew.
+            with self._guard:
+                self._changed = True
+            raise
+
+    def _built(
+        self, marks: Sequence[Annotations], on_progress: ProgressFn, should_stop: StopFn
+    ) -> SegmentationDataset | None:
+        """Samples of these annotations; None without any."""
         marked = [n for n, m in enumerate(marks) if m.items]
         if not marked:
             self._dataset = None
@@ -267,10 +279,12 @@ class InteractiveTrainer:
             slides, data.config, foreground_share=self.training_config.foreground_share,
             seed=self.training_config.seed,
         )  # fmt: skip
-        self._dataset = SegmentationDataset(
-            sampler, data.config, augmentation=augmentation_of(self.training_config)
-        )
-        return None if sampler.empty else self._dataset
+        self._dataset = None
+        if not sampler.empty:
+            self._dataset = SegmentationDataset(
+                sampler, data.config, augmentation=augmentation_of(self.training_config)
+            )
+        return self._dataset
 
     def _step(self, dataset: SegmentationDataset) -> dict[str, float]:
         size = self.training_config.batch_size

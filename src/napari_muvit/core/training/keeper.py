@@ -30,6 +30,10 @@ FREE_TO_CHANGE = frozenset(
 """Settings that a resumed run may have anew: limits, and where it runs."""
 
 
+OF_THE_PIXELS = frozenset({"background_value"})
+"""Of a model: found on the slides, so that it changes with them."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Asked:
     """What a run was asked for; a resumed run must have been asked for the same."""
@@ -65,21 +69,23 @@ def check_same(asked: Asked, before: Mapping[str, Any], folder: RunFolder) -> No
     advice = "Give it as it was, or start anew in another folder or with --overwrite."
     if before["kind"] != asked.kind:
         raise ConfigError(f"{where} is a {before['kind']} run, not {asked.kind}.")
-    for part in ("model", "training"):
-        old, new = dict(before[part]), dict(asked.to_dict()[part])
-        for name in sorted(old.keys() | new.keys()):
-            if part == "training" and name in FREE_TO_CHANGE:
-                continue
-            if _plain(old.get(name)) != _plain(new.get(name)):
-                raise ConfigError(
-                    f"{where} was started with {name} {old.get(name)}, now it is "
-                    f"{new.get(name)}. {advice}",
-                    name,
-                )
-    if before["data"] != asked.data:
+    changed = [
+        (name, old.get(name), new.get(name))
+        for old, new in (
+            (before["model"], asked.model), (before["training"], asked.training)
+        )
+        for name in sorted({*old, *new} - FREE_TO_CHANGE)
+        if _plain(old.get(name)) != _plain(new.get(name))
+    ]  # fmt: skip
+    asked_for = [change for change in changed if change[0] not in OF_THE_PIXELS]
+    if before["data"] != asked.data and not asked_for:
         raise ConfigError(
             f"{where} was started with other data: slides or annotations have changed "
             f"since. {advice}"
+        )
+    for name, old, new in asked_for or changed:
+        raise ConfigError(
+            f"{where} was started with {name} {old}, now it is {new}. {advice}", name
         )
 
 
@@ -117,6 +123,8 @@ class StateKeeper:
         self.cpu_before = 0.0
         """CPU-seconds of earlier parts of the run."""
         self._cpu_start = time.process_time()
+        self.has_model = False
+        """Whether the model in the folder is this run's, not one that it replaces."""
         self.saved_at = time.monotonic()
         self.saved_step = -1
 
@@ -153,6 +161,8 @@ class StateKeeper:
             "passes": self.passes,
             "steps_per_epoch": self.budget.steps_per_epoch,
             "validation_crops": self.validation_crops,
+            "has_model": self.has_model,
+            "reserved": self.budget.reserved,
             "average_steps": 0 if self.average is None else self.average.steps,
             "loss_scale": trainer.precision_plugin.state_dict(),
             "course": self.course.to_dict(),
@@ -169,6 +179,9 @@ class StateKeeper:
         self.module.last_loss = float(state.facts["last_loss"])
         self.cpu_before = float(state.facts["cpu_seconds"])
         self.validation_crops = int(state.facts["validation_crops"])
+        # These are not in states of earlier versions.
+        self.has_model = bool(state.facts.get("has_model", True))
+        self.budget.reserve(float(state.facts.get("reserved", 0.0)))
         self.saved_step = self.module.first_step
         if self.average is not None:
             steps = int(state.facts["average_steps"])

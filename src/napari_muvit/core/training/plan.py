@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from ..config import ModelConfig, TrainingConfig
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..progress import StopFn, check_stop, never_stop
+from ..training_config import Precision
 from .budget import Budget
 from .engine import Job
 from .stoppable import stoppable
@@ -194,6 +195,12 @@ def planned_slide(slide: PlainSlide | TrainingSlide, role: str) -> PlannedSlide:
     )
 
 
+def _autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Compute as precisely as the run will."""
+    short = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, short, enabled=precision != "32-true")
+
+
 def measured_step(
     job: Job, config: TrainingConfig, should_stop: StopFn = never_stop
 ) -> float:
@@ -209,7 +216,8 @@ def measured_step(
             indices = range(number * crops, (number + 1) * crops)
             batch = default_collate([job.training[i] for i in indices])
             batch = type(batch)(*(part.to(job.device) for part in batch))
-            loss, _ = module.losses(batch, 0)
+            with _autocast(config.precision, job.device):
+                loss, _ = module.losses(batch, 0)
             loss.backward()
             if job.device.type == "cuda":
                 torch.cuda.synchronize(job.device)

@@ -298,7 +298,9 @@ def _job(
         folder=folder,
         device=ready.device,
         memory=ready.memory,
-        data=fingerprint([*ready.slides, *ready.validation]),
+        data=fingerprint(
+            [*ready.slides, *ready.validation], ready.config.normalisation
+        ),
         log_columns=("val_loss", *levels),
         settings=settings,
     )

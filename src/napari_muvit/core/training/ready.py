@@ -175,7 +175,7 @@ def check_machine(
         check_output(folder, overwrite=overwrite, resume=resume)
     device = resolve_device(config.device)
     check_devices(config, device)
-    check_trainer(config)
+    check_trainer(config, device)
     check_compiler(config)
     return device
 

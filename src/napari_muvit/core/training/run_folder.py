@@ -10,6 +10,7 @@ from ..config import TrainingConfig
 from ..errors import OutputError
 from ..model.checkpoint import is_model_folder
 from .base_module import Network
+from .report.page import CURVES, REPORT
 
 PROBE = ".write-test"
 """File by which it is found out whether a folder can be written."""
@@ -67,7 +68,32 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether a run was killed here before it left a state to go on from."""
-        return self.private.is_dir() and not (self.unfinished or self.finished)
+        if self.unfinished or self.finished or not self.private.is_dir():
+            return False
+        # A folder of that name may be anybody's; ours has one of these, or it was made
+        # this moment.
+        signs = (self.lock, self.log, self.state, self.record)
+        if any(sign.exists() or _part(sign).exists() for sign in signs):
+            return True
+        return _holds_only(self.private) and (
+            is_model_folder(self.path) or _holds_only(self.path, self.private.name)
+        )
+
+    def forget_report(self) -> None:
+        """Remove the report of an earlier run, whose model is no longer there.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be removed.
+        """
+        try:
+            for name in (REPORT, CURVES):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} cannot be written: {error.strerror or error}."
+            ) from error
 
     def forget(self) -> None:
         """Remove what an earlier run left beside its models.
@@ -84,6 +110,15 @@ class RunFolder:
             raise OutputError(
                 f"{self.private} cannot be written: {error.strerror or error}."
             ) from error
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written before it is in its place."""
+    return path.with_name(path.name + ".part")
+
+
+def _holds_only(folder: Path, *names: str) -> bool:
+    return all(entry.name in (*names, PROBE) for entry in folder.iterdir())
 
 
 def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
@@ -118,7 +153,8 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
 
 def _check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
     path = folder.path
-    if not is_model_folder(path) and not folder.private.is_dir():
+    known = folder.unfinished or folder.finished or folder.begun
+    if not is_model_folder(path) and not known:
         raise OutputError(
             f"{path} holds other files; choose a new folder for the model."
         )
@@ -127,7 +163,6 @@ def _check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
             f"{path}: --resume goes on with what is there and --overwrite starts anew; "
             "give one of them."
         )
-    known = folder.unfinished or folder.finished or folder.begun
     if resume and is_model_folder(path) and not known:
         raise OutputError(
             f"{path} holds a model, but no run to go on with. Start from it with "

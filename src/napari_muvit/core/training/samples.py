@@ -74,7 +74,18 @@ def count_validation_crops(
 ) -> int:
     """How many crops a validation has: timed, so that a time budget is kept.
 
-    ``size`` is the number of crops of a pass, which is what fits into memory.
+    Parameters
+    ----------
+    network, device
+        What is timed, and where.
+    validation
+        Samples by index.
+    budget
+        Of the run; time for the last validation is kept back in it.
+    config
+        How many crops are wanted.
+    size
+        Crops of a pass: more at a time may not fit into memory.
     """
     if not budget.by_time or config.world_size > 1:
         # Processes that time themselves would disagree.

@@ -92,14 +92,22 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
-def check_trainer(config: TrainingConfig) -> None:
+def check_trainer(config: TrainingConfig, device: torch.device) -> None:
     """Refuse what Lightning, or what is installed, cannot do.
 
     Raises
     ------
     ConfigError
-        If the strategy shards weights, or a logger is not installed.
+        If the strategy shards weights, a logger is not installed, or the precision is
+        none of the device's.
     """
+    if config.precision == "16-mixed" and device.type == "cpu":
+        # Lightning would take bf16-mixed without a word.
+        raise ConfigError(
+            "The precision 16-mixed was asked for, which a CPU has not; choose "
+            "bf16-mixed, 32-true or auto.",
+            "precision",
+        )
     if config.strategy != "auto" and not config.strategy.startswith("ddp"):
         raise ConfigError(
             f"The strategy {config.strategy!r} was asked for; choose auto or one of "
