@@ -52,7 +52,9 @@ class Console:
         """Show one event."""
         if event.message:
             self._line(event.message)
-        if event.stage in ("prepare",) or not math.isfinite(event.total):
+        # What is said is no work to measure: its bar would end at 0 of 1.
+        said = event.stage == "write" and bool(event.message)
+        if said or event.stage == "prepare" or not math.isfinite(event.total):
             return
         # A validation belongs to the training that it interrupts.
         stage = "train" if event.stage == "validate" else event.stage

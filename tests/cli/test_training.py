@@ -80,7 +80,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     options = [*SMALL, *STEPS, "--accumulate", "2", "--dry-run"]
     assert tune(data, out, *options, "--val-images", *images(data, 1),
                 "--val-labels", *labels(data, 1)) == 0  # fmt: skip
-    text = capsys.readouterr().out
+    said = capsys.readouterr()
+    text = said.out
+    # Each note once, on one of the two.
+    assert said.err.count("Little is annotated") == 1
+    assert "Little is annotated" not in text
     for part in ("training 000_image: 128 x 128 px", "validation 001_image",
                  "levels 1, 4", "6 steps of 4 nested crops in 2 passes", "s a step",
                  "Nothing was trained"):  # fmt: skip

@@ -222,7 +222,9 @@ def quiet_unless_first(console: Console, config: TrainingConfig) -> ProgressFn:
 def say_plan(plan: TrainingPlan, config: Mapping[str, Any], in_json: bool) -> int:
     """Print what would be done."""
     facts = {**plan.to_dict(), "config": config}
-    say(as_json(facts) if in_json else f"{plan.text()}\nNothing was trained.")
+    # The checks have said the notes already, in lines of their own.
+    text = dataclasses.replace(plan, notes=()).text()
+    say(as_json(facts) if in_json else f"{text}\nNothing was trained.")
     return 0
 
 

@@ -176,9 +176,9 @@ def test_a_model_of_one_class_is_refused() -> None:
     config = ModelConfig(scale_factors=(1,), crop_size=32, class_names=("cell",),
                          num_classes=1)  # fmt: skip
     slide = slide_of(Annotations(tuple(squares(1, 3))), classes=1)
-    with pytest.raises(AnnotationError, match=r"only the class cell.*background"):
+    with pytest.raises(AnnotationError, match=r"only one class, 'cell'.*background"):
         check_learnable([slide], config)
-    with pytest.raises(AnnotationError, match="only the class cell"):
+    with pytest.raises(AnnotationError, match="only one class, 'cell'"):
         check_learnable([slide], config, start_knows=True)
 
 

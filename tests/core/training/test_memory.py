@@ -178,10 +178,18 @@ def test_a_crop_that_does_not_fit_ends_in_advice() -> None:
 
 
 def test_passes_that_the_user_chose_are_taken() -> None:
-    found = fit_batch(ESTIMATE, 16, 10, accumulate=4)
+    found = fit_batch(ESTIMATE, 16, 500, accumulate=4)
     assert (found.micro_batch, found.accumulate) == (4, 4)
     assert "4 crops a pass need about" in found.note
     assert fit_batch(ESTIMATE, 16, 10_000, accumulate=4).note == ""
+
+
+def test_passes_that_are_far_too_large_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"4 nested crops .* Take more passes") as one:
+        fit_batch(ESTIMATE, 16, 10, accumulate=4)
+    assert one.value.field == "accumulate"
+    with pytest.raises(ConfigError, match=r"one nested crop .* Take a smaller --crop"):
+        fit_batch(ESTIMATE, 4, 10, accumulate=4)
 
 
 def test_batch_norm_needs_two_values() -> None:

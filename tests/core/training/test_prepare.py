@@ -57,6 +57,18 @@ def test_a_mask_of_255_gets_one_note_instead_of_254() -> None:
     assert "only 255" in told[0]
 
 
+def test_classes_without_a_pixel_share_a_line() -> None:
+    labels = [marks(0, 1, 4)]
+    config = model_config_for("tiny", [slide(None)], labels)
+    told = [
+        n for n in prepare([slide(None)], labels, config, 0).notes if "unknown" in n
+    ]
+    assert told == [
+        "Classes 2 (class 2) and 3 (class 3) have no annotated pixel; they stay "
+        "unknown."
+    ]
+
+
 def test_a_label_without_a_class_names_its_slide() -> None:
     config = ModelConfig(num_classes=2, scale_factors=(1,), crop_size=32)
     with pytest.raises(AnnotationError, match="here: The labels hold the class 3"):

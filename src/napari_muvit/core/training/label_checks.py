@@ -113,7 +113,7 @@ def check_learnable(
     if config.num_classes == 1:
         name = config.names[0]
         raise AnnotationError(
-            f"The model has only the class {name}, so there is nothing to tell it "
+            f"There is only one class, {name!r}, so there is nothing to tell it "
             f"from. Annotate what is not {name} too, as a class such as background; in "
             "label images --zero-is-background makes one of 0."
         )

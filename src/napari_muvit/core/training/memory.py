@@ -29,6 +29,8 @@ __all__ = [
 SAFE_SHARE = 0.8
 """Of what is free, a training is made to fit into; the rest is for the slides' pixels
 and for others."""
+HOPELESS = 2.0
+"""So many times what is free, by the estimate, do not fit, whatever it is off by."""
 LOST = {"cpu": 1.65, "cuda": 1.2, "mps": 1.65}
 """What a step takes over what lives at its peak: gaps between tensors, and what kernels
 take for themselves. Measured with the GNU C library; on GPUs it is a guess."""
@@ -185,15 +187,16 @@ def fit_batch(
     free
         Bytes that are free on it; see `free_memory`. The weights are not there yet.
     accumulate
-        Passes that the user asked for, which are taken as they are. None: as many as
-        are needed.
+        Passes that the user asked for, which are taken as they are unless they are
+        far too few. None: as many as are needed.
     smallest
         Crops that a pass needs at least; see `smallest_pass`.
 
     Raises
     ------
     ConfigError
-        If not even the smallest pass fits, with what would help.
+        If not even the smallest pass fits, or the passes asked for are far too large,
+        with what would help.
     """
     room = SAFE_SHARE * free
     if accumulate is not None:
@@ -207,13 +210,23 @@ def fit_batch(
     for micro in sizes:
         if estimate.total(micro) <= room:
             return _fitted(estimate, batch_size, micro, free)
-    needed, crops = estimate.total(sizes[-1]), sizes[-1]
+    raise _too_large(estimate, sizes[-1], free, smallest=True)
+
+
+def _too_large(
+    estimate: MemoryEstimate, crops: int, free: int, *, smallest: bool = False
+) -> ConfigError:
+    """Say that so many crops a pass do not fit, and what would."""
     what = "one nested crop" if crops == 1 else f"{crops} nested crops"
-    raise ConfigError(
-        f"Training on {what} at a time needs about {_size(needed)} of memory, more "
-        f"than four fifths of the {_size(free)} that are free. Take "
-        f"{_listed(estimate.remedies)}.",
-        "crop_size",
+    remedies, field = estimate.remedies, "crop_size"
+    if crops > 1 and not smallest:
+        # The user chose the passes: that comes first.
+        remedies, field = ("more passes (--accumulate)", *remedies), "accumulate"
+    return ConfigError(
+        f"Training on {what} at a time needs about {_size(estimate.total(crops))} of "
+        f"memory, more than four fifths of the {_size(free)} that are free. Take "
+        f"{_listed(remedies)}.",
+        field,
     )
 
 
@@ -237,6 +250,8 @@ def _tight(estimate: MemoryEstimate, micro: int, room: float, free: int) -> str:
     needed = estimate.total(micro)
     if needed <= room:
         return ""
+    if needed > HOPELESS * free:
+        raise _too_large(estimate, micro, free)
     return (
         f"{_crops(micro)} a pass need about {_size(needed)} of memory, more than four "
         f"fifths of the {_size(free)} that are free; "

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import default_collate
 
 from ..config import ModelConfig, TrainingConfig
+from ..data.loading import StoppableDataset
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..progress import StopFn, check_stop, never_stop
 from ..training_config import Precision
@@ -206,6 +207,7 @@ def measured_step(
 ) -> float:
     """Seconds of a step on this machine, reading included."""
     crops = config.batch_size // (job.passes * config.world_size)
+    samples = StoppableDataset(job.training, should_stop)
     module = job.module.to(job.device).train()
     module.remember_buffers()
     seconds = math.inf
@@ -214,7 +216,7 @@ def measured_step(
             check_stop(should_stop)
             begun = time.monotonic()
             indices = range(number * crops, (number + 1) * crops)
-            batch = default_collate([job.training[i] for i in indices])
+            batch = default_collate([samples[i] for i in indices])
             batch = type(batch)(*(part.to(job.device) for part in batch))
             with _autocast(config.precision, job.device):
                 loss, _ = module.losses(batch, 0)

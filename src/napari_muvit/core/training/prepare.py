@@ -44,7 +44,7 @@ __all__ = [
 Slide = TypeVar("Slide", PlainSlide, TrainingSlide)
 
 MAX_NAMED = 5
-"""Classes without a pixel that get a line each."""
+"""Classes without a pixel that are named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,7 @@ def _nothing_annotated(slides: Sequence[TrainingSlide]) -> AnnotationError:
     said = "".join(f" ({s.annotations.note}.)" for s in slides if s.annotations.note)
     return AnnotationError(
         "Nothing is annotated: every label is 0. Outline or paint at least one region "
-        f"of each class. If 0 is a class, choose zero_is_background.{said}"
+        f"of each class. If 0 is a class, choose --zero-is-background.{said}"
     )
 
 
@@ -229,11 +229,15 @@ def _outside_notes(view: Pyramid, marks: Annotations) -> list[str]:
 def _missing_notes(config: ModelConfig, counts: Sequence[int]) -> list[str]:
     """Say which classes have no annotated pixel."""
     missing = [k for k in range(1, config.num_classes + 1) if counts[k] == 0]
+    if not missing:
+        return []
+    *named, last = (f"{k} ({config.names[k - 1]})" for k in missing)
+    if not named:
+        return [f"Class {last} has no annotated pixel; it stays unknown."]
     if len(missing) <= MAX_NAMED:
         return [
-            f"Class {k} ({config.names[k - 1]}) has no annotated pixel; it stays "
+            f"Classes {', '.join(named)} and {last} have no annotated pixel; they stay "
             "unknown."
-            for k in missing
         ]
     found = [str(k) for k in range(1, config.num_classes + 1) if counts[k]]
     return [
