@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.data.pyramid import Pyramid
@@ -16,6 +18,7 @@ from napari_muvit.core.geometry import Box
 from napari_muvit.core.model.checkpoint import load_model
 from napari_muvit.core.progress import Progress
 from napari_muvit.core.training import closing, finetune, pretrain
+from napari_muvit.core.training.modules import FineTuneModule
 from napari_muvit.core.training.report.record import RunRecord
 from napari_muvit.core.training.run_folder import RunFolder
 
@@ -133,3 +136,26 @@ def test_a_report_that_cannot_be_written_costs_nothing_else(
     assert result.report is None
     assert any("its report is not" in message for message in said)
     assert load_model(result.model_path).config == result.config
+
+
+def test_steps_that_could_not_be_taken_are_said(
+    slide: Slide,
+    tiny_config: ModelConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A run whose loss was NaN throughout ended like a good one.
+    real = FineTuneModule.losses
+
+    def broken(self: FineTuneModule, batch: Any, index: int) -> Any:
+        loss, logits = real(self, batch, index)
+        return (loss * torch.nan if self.training else loss), logits
+
+    monkeypatch.setattr(FineTuneModule, "losses", broken)
+    messages: list[str] = []
+    result = finetune(
+        [slide[0]], [slide[1]], training(steps=4), model=tiny_config,
+        out=tmp_path / "m", on_progress=lambda e: messages.append(e.message),
+    )  # fmt: skip
+    assert any(m.startswith("4 steps were left out") for m in messages)
+    assert result.notes[-1].startswith("4 steps were left out")

@@ -71,6 +71,7 @@ def close_run(
 
     What goes wrong with the report is said, and the run stays good.
     """
+    about = _with_skipped(about, job, on_progress)
     record = _record(job, config, outcome, about)
     folder = job.folder
     if not is_first_process(config):
@@ -78,8 +79,6 @@ def close_run(
     write_json(folder.record, record.to_dict())
     report = None
     if outcome.stopped != "stopped":
-        # A run that has ended needs no state.
-        folder.state.unlink(missing_ok=True)
         text = "Writing the report"
         on_progress(Progress(stage="write", done=0, total=1, message=text))
         try:
@@ -87,7 +86,25 @@ def close_run(
         except FAILURES as error:
             text = f"The model is written, its report is not: {error}"
             on_progress(Progress(stage="write", done=1, total=1, message=text))
+        # A run that has ended needs no state. It goes last: one that is killed before
+        # goes on with it, and ends again.
+        folder.state.unlink(missing_ok=True)
     return _result(folder, record, job, report)
+
+
+def _with_skipped(
+    about: Circumstances, job: Job, on_progress: ProgressFn
+) -> Circumstances:
+    """Say it where steps could not be taken: the model may have learned nothing."""
+    skipped = job.module.skipped
+    if not skipped:
+        return about
+    text = (
+        f"{skipped} steps were left out, as their gradients were no finite numbers. "
+        "Look for broken pixels, or take a lower --learning-rate or 32-true precision."
+    )
+    on_progress(Progress(stage="train", done=1, total=1, message=text))
+    return dataclasses.replace(about, notes=(*about.notes, text))
 
 
 def _shown(job: Job, should_stop: StopFn) -> ExampleSet:
