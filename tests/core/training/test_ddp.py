@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 def settings(**changes: Any) -> dict[str, Any]:
     return {
         "steps": 10, "steps_per_epoch": 4, "batch_size": 4, "validation_crops": 8,
-        "device": "cpu", "num_threads": 1, **changes,
+        "device": "cpu", "precision": "32-true", "num_threads": 1, **changes,
     }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ KILLS = 20
 def settings(**changes: Any) -> dict[str, Any]:
     return {
         "steps": 5, "steps_per_epoch": 2, "batch_size": 4, "validation_crops": 4,
-        "device": "cpu", "num_threads": 1, **changes,
+        "device": "cpu", "precision": "32-true", "num_threads": 1, **changes,
     }  # fmt: skip
 
 
