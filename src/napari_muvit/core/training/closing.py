@@ -247,5 +247,8 @@ def finished_result(folder: RunFolder, kind: str) -> TrainingResult | None:
 
 def say_ended(result: TrainingResult, on_progress: ProgressFn) -> None:
     """Say that there is nothing left to do."""
-    text = f"The run at {result.model_path} has ended; nothing is left to do."
+    text = (
+        f"The run at {result.model_path} has ended; nothing is left to do. To train "
+        f"its model further, begin a run elsewhere with --start {result.model_path}."
+    )
     on_progress(Progress(stage="prepare", done=1, total=1, message=text))
