@@ -108,7 +108,9 @@ def test_resume_needs_the_folder_alone(
     assert tune(data, out, *SMALL, *STEPS) == 0
     before = weights_hash(load_model(out))
     assert main(["finetune", "--out", str(out), "--resume"]) == 0
-    assert "has ended" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has ended" in said
+    assert f"--start {tmp_path}" in said
     assert weights_hash(load_model(out)) == before
     assert main(["pretrain", "--out", str(out), "--resume"]) == 2
     assert tune(data, out, *SMALL, *STEPS) == 2

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_finetune(commands: Commands) -> None:
     tune = commands.add_parser("finetune", help="train a segmenter on labelled slides")
-    add = tune.add_argument
+    add = tune.add_argument_group("slides and labels").add_argument
     add("--images", nargs="+", default=[], metavar="IMAGE", help="slides")
     add(
         "--labels",
@@ -37,26 +37,41 @@ def add_finetune(commands: Commands) -> None:
         help="label images (0 = not annotated), GeoJSON of QuPath or project files "
         "(.muvit.jsonl), in the same order",
     )
-    add("--val-images", nargs="+", default=[], metavar="IMAGE")
-    add("--val-labels", nargs="+", default=[], metavar="LABELS")
-    add_model_options(add)
-    add("--decoder", choices=("pyramid", "unetr", "mask2former"))
-    flag = argparse.BooleanOptionalAction
-    add("--context-skip", action=flag, default=None)
-    add("--level-heads", action=flag, default=None, help="a loss at every level")
-    add("--level-weight", type=float, metavar="W", help="of the coarser levels' loss")
-    add("--freeze", action="store_true", default=None, help="train the decoder only")
-    add("--encoder-learning-rate", type=float, metavar="R")
-    add("--labelled-slides", type=int, metavar="N", help="train on so many of them")
+    add(
+        "--val-images",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="slides to validate on (a part of the labels is held out)",
+    )
+    add("--val-labels", nargs="+", default=[], metavar="LABELS", help="of these")
     add("--classes", help="class names in label order, such as background,tumour")
     add(
         "--zero-is-background",
         action="store_true",
         help="0 is a class; label v means class v + 1",
     )
+    add("--labelled-slides", type=int, metavar="N", help="train on so many of them")
     add_reading(add)
     add_no_cache(add)
-    add_run_options(add)
+    add = tune.add_argument_group("model").add_argument
+    add_model_options(add)
+    add(
+        "--decoder",
+        choices=("pyramid", "unetr", "mask2former"),
+        help="pyramid learns context in minutes, the others are the paper's",
+    )
+    flag = argparse.BooleanOptionalAction
+    add(
+        "--context-skip",
+        action=flag,
+        default=None,
+        help="sample coarser features at each place (yes for pyramid)",
+    )
+    add("--level-heads", action=flag, default=None, help="a loss at every level")
+    add("--level-weight", type=float, metavar="W", help="of the coarser levels' loss")
+    add("--freeze", action="store_true", default=None, help="train the decoder only")
+    add_run_options(tune)
     tune.set_defaults(run=run_finetune)
 
 

@@ -24,10 +24,15 @@ def add_pretrain(commands: Commands) -> None:
     pretrain = commands.add_parser(
         "pretrain", help="train an autoencoder on slides without labels, to start from"
     )
-    add = pretrain.add_argument
+    add = pretrain.add_argument_group("slides").add_argument
     add("images", nargs="*", metavar="IMAGE", help="slides")
-    add("--val-images", nargs="+", default=[], metavar="IMAGE")
-    add_model_options(add)
+    add(
+        "--val-images",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="slides to validate on (other crops of the same ones)",
+    )
     add(
         "--tissue",
         action=argparse.BooleanOptionalAction,
@@ -36,7 +41,8 @@ def add_pretrain(commands: Commands) -> None:
     )
     add_reading(add)
     add_no_cache(add)
-    add_run_options(add)
+    add_model_options(pretrain.add_argument_group("model").add_argument)
+    add_run_options(pretrain)
     pretrain.set_defaults(run=run_pretrain)
 
 

@@ -37,23 +37,39 @@ def add_model_options(add: Add) -> None:
     add("--boxes", choices=("true", "naive"), help="naive: the paper's baseline")
 
 
-def add_run_options(add: Add) -> None:
-    """Add how long and how it trains."""
-    add("--epochs", type=int)
-    add("--steps", type=int)
-    add("--minutes", type=float)
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add how long and how it trains, and where."""
+    _add_length(parser.add_argument_group("how long (the first limit counts)"))
+    _add_recipe(parser.add_argument_group("how"))
+    _add_machine(parser.add_argument_group("machine"))
+    _add_settings(parser.add_argument_group("settings and output"))
+
+
+def _add_length(group: Any) -> None:
+    add = group.add_argument
+    add("--minutes", type=float, metavar="M", help="of wall time, validation included")
+    add("--steps", type=int, metavar="N", help="optimiser steps")
+    add("--epochs", type=int, metavar="N", help="epochs of --epoch-steps steps")
     add("--epoch-steps", type=int, metavar="N", help="steps between two validations")
     add("--early-stop", type=int, metavar="N", help="end after N validations no better")
+
+
+def _add_recipe(group: Any) -> None:
+    add = group.add_argument
     add("--batch", type=int, metavar="N", help="nested crops a step, on all devices")
+    add("--learning-rate", type=float, metavar="R", help="highest rate")
     add(
-        "--accumulate",
-        type=int,
-        metavar="N",
-        help="passes of a step (as many as the memory asks for)",
+        "--encoder-learning-rate",
+        type=float,
+        metavar="R",
+        help="highest rate of a segmenter's encoder",
     )
-    add("--learning-rate", type=float, metavar="R")
-    add("--schedule", choices=("one_cycle", "cosine", "constant"))
-    add("--warmup", type=float, metavar="SHARE", help="of the run")
+    add(
+        "--schedule",
+        choices=("one_cycle", "cosine", "constant"),
+        help="of the rate (one_cycle: up, then down by half a cosine)",
+    )
+    add("--warmup", type=float, metavar="SHARE", help="of the run in which it rises")
     add("--ema", type=float, metavar="DECAY", help="validate and keep an average")
     add("--box-shift", type=float, metavar="SHARE", help="noise on the boxes' places")
     add("--box-scale", type=float, metavar="SHARE", help="noise on the boxes' sizes")
@@ -63,15 +79,33 @@ def add_run_options(add: Add) -> None:
         default=None,
         help="all slides lie the same way up: mirror crops left and right only",
     )
-    add("--seed", type=int, help="same seed, same run (0)")
+    add("--seed", type=int, metavar="N", help="same seed, same run (0)")
+
+
+def _add_machine(group: Any) -> None:
+    add = group.add_argument
     add("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
     add("--devices", type=int, metavar="N", help="devices of each machine (1)")
     add("--nodes", type=int, metavar="N", help="machines (1)")
     add("--strategy", help="of several devices, as Lightning names it (ddp)")
-    add("--precision", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
+    add(
+        "--precision",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+        help="auto: bf16-mixed where the device computes in it",
+    )
+    add(
+        "--accumulate",
+        type=int,
+        metavar="N",
+        help="passes of a step (as many as the memory asks for)",
+    )
     add("--compile", action="store_true", default=None, help="use torch.compile")
     add("--workers", type=int, metavar="N", help="processes that read crops (0: none)")
-    add("--logger", choices=("none", "tensorboard", "wandb"), help="beside the CSV")
+
+
+def _add_settings(group: Any) -> None:
+    add = group.add_argument
+    add("--config", type=Path, help="settings as YAML, TOML or JSON; see config.yaml")
     add(
         "--set",
         action="append",
@@ -79,7 +113,7 @@ def add_run_options(add: Add) -> None:
         metavar="NAME=VALUE",
         help="any other field of ModelConfig or TrainingConfig; may be repeated",
     )
-    add("--config", type=Path, help="settings as YAML, TOML or JSON; see config.yaml")
+    add("--logger", choices=("none", "tensorboard", "wandb"), help="beside the CSV")
     add("--resume", action="store_true", help="go on with the run at --out, if any")
     add("--overwrite", action="store_true", help="replace a model at --out")
     add("--dry-run", action="store_true", help="check everything and print the plan")
