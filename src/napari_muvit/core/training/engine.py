@@ -184,9 +184,9 @@ class Run:
             yield lock
         finally:
             lock.release()
-            if made:
-                # A run that left nothing leaves no folder.
-                with contextlib.suppress(OSError):
+            # A run that left nothing leaves no folder.
+            with contextlib.suppress(OSError):
+                if made and list(folder.path.iterdir()) == [folder.private]:
                     folder.private.rmdir()
                     folder.path.rmdir()
 

@@ -1,8 +1,8 @@
 """Stopping within a step: that of a large model on a CPU takes minutes.
 
 ``should_stop`` is asked in all modules, forward and backward. What one call of torch
-would take seconds for is done crop by crop: convolutions, and the encoder, in which
-crops do not meet.
+would take seconds for is done crop by crop: convolutions, the encoder, and decoders in
+which crops do not meet.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..model.encoder import MuViTEncoder
 from ..model.layers import ConvBlock
+from ..model.mae import LevelMAEDecoder
 from ..model.transformer import Block
 from ..progress import StopFn, check_stop
 
@@ -75,18 +76,25 @@ def _cut(module: nn.Module, check: Callable[..., None], stack: ExitStack) -> Non
     if isinstance(module, _CONVS):
         replace("forward", lambda x: _conv_pieces(module, x))
     elif isinstance(module, MuViTEncoder):
-        edge = module.config.patch
-        dim, depth = module.config.embed_dim, module.config.mlp_ratio
+        block, edges = module.blocks[0], module.config.patch
 
         def of_pixels(x: Tensor, *_: Any) -> int:
-            grid = (n // e for n, e in zip(x.shape[3:], edge, strict=True))
-            return _block_pieces(x, x.shape[1] * math.prod(grid), dim, depth)
+            grid = (n // e for n, e in zip(x.shape[3:], edges, strict=True))
+            tokens = x.shape[1] * math.prod(grid)
+            return _block_pieces(block, x, tokens, tokens)
 
         def of_patches(patches: Tensor, _positions: Tensor, visible: Tensor) -> int:
-            return _block_pieces(patches, visible.shape[1], dim, depth)
+            return _block_pieces(block, patches, visible.shape[1], visible.shape[1])
 
         replace("intermediate_tokens", of_pixels)
         replace("encode_visible", of_patches)
+    elif isinstance(module, LevelMAEDecoder):
+        layer = module.blocks[0]
+
+        def of_tokens(x: Tensor, _positions: Tensor, context: Tensor, _: Tensor) -> int:
+            return _block_pieces(layer, x, x.shape[1], context.shape[1])
+
+        replace("forward", of_tokens)
 
 
 def _in_pieces(
@@ -125,9 +133,11 @@ def _conv_pieces(module: nn.Module, x: Tensor) -> int:
     return _pieces(x, pixels * weight.numel(), CONV_PRODUCTS)  # type: ignore[operator]
 
 
-def _block_pieces(x: Tensor, tokens: int, dim: int, mlp_ratio: float) -> int:
-    linear = (4 + 2 * mlp_ratio) * tokens * dim**2
-    return _pieces(x, linear + 2 * tokens**2 * dim, BLOCK_PRODUCTS)
+def _block_pieces(block: nn.Module, x: Tensor, tokens: int, keys: int) -> int:
+    """Of crops whose tokens each attend to so many keys in a layer."""
+    weights = sum(p.numel() for p in block.parameters())
+    width: int = block.norm1.normalized_shape[0]  # type: ignore[union-attr,index,assignment]
+    return _pieces(x, tokens * (weights + 2.0 * keys * width), BLOCK_PRODUCTS)
 
 
 def _pieces(x: Tensor, products: float, most: float) -> int:
