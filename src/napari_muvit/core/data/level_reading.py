@@ -335,7 +335,8 @@ def _known(block: Pixels) -> NDArray[np.bool_] | None:
     if block.dtype.kind != "f":
         return None
     with np.errstate(invalid="ignore"):
-        known = np.abs(block) <= LARGEST  # false for NaN
+        # False for NaN. As float32: a float16 would not hold the bound.
+        known = np.abs(block) <= np.float32(LARGEST)
     return None if known.all() else known
 
 

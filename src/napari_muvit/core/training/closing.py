@@ -266,7 +266,7 @@ def say_ended(result: TrainingResult, on_progress: ProgressFn) -> None:
     """Say that there is nothing left to do."""
     text = (
         f"The run at {result.model_path} has ended after {result.steps} steps; nothing "
-        "is left to do. To train the model further, start another run from it "
-        "(--start)."
+        "is left to do. To train its model further, begin a run elsewhere with "
+        f"--start {result.model_path}."
     )
     on_progress(Progress(stage="prepare", done=1, total=1, message=text))
