@@ -4,7 +4,13 @@ It is written beside the model, so that the run can be repeated from it, and may
 written by hand: any part of it is enough.
 """
 
-from .file import SETTINGS_FILE, read_settings, settings_text, write_settings
+from .file import (
+    SETTINGS_FILE,
+    WRITTEN_BY_A_RUN,
+    read_settings,
+    settings_text,
+    write_settings,
+)
 from .merge import merge_settings
 from .paths import absolute, source_path
 from .run import SETTINGS_VERSION, Command, Reading, RunSettings
@@ -12,6 +18,7 @@ from .run import SETTINGS_VERSION, Command, Reading, RunSettings
 __all__ = [
     "SETTINGS_FILE",
     "SETTINGS_VERSION",
+    "WRITTEN_BY_A_RUN",
     "Command",
     "Reading",
     "RunSettings",

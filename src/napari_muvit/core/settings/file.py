@@ -28,6 +28,8 @@ from .run import (
 
 SETTINGS_FILE = "config.yaml"
 """Name of the file beside a model."""
+WRITTEN_BY_A_RUN = "# Settings of a run of napari-muvit"
+"""How a file begins that a run has written."""
 MAX_BYTES = 2**21
 """Of a file with settings: tens of thousands of slides."""
 
@@ -86,7 +88,7 @@ def settings_text(settings: RunSettings) -> str:
         "training": settings.training,
     }
     parts = [
-        f"# Settings of a run of napari-muvit {__version__}. Repeat it with\n"
+        f"{WRITTEN_BY_A_RUN} {__version__}. Repeat it with\n"
         f"#   napari-muvit {command} --config THIS_FILE --out NEW_FOLDER\n"
         "# Options of the command win over this file, and this file over the preset.\n"
     ]

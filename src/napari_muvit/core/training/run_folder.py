@@ -9,6 +9,7 @@ from pathlib import Path
 from ..config import TrainingConfig
 from ..errors import OutputError
 from ..model.checkpoint import is_model_folder
+from ..settings import SETTINGS_FILE, WRITTEN_BY_A_RUN
 from .base_module import Network
 from .report.page import CURVES, REPORT
 
@@ -75,6 +76,8 @@ class RunFolder:
         signs = (self.lock, self.log, self.state, self.record)
         if any(sign.exists() or _part(sign).exists() for sign in signs):
             return True
+        if _is_ours(self.path / SETTINGS_FILE) and _holds_only(self.private):
+            return True
         return _holds_only(self.private) and (
             is_model_folder(self.path) or _holds_only(self.path, self.private.name)
         )
@@ -115,6 +118,15 @@ class RunFolder:
 def _part(path: Path) -> Path:
     """Where a file is written before it is in its place."""
     return path.with_name(path.name + ".part")
+
+
+def _is_ours(settings: Path) -> bool:
+    """Whether a file has settings that a run has written, not a user."""
+    try:
+        with settings.open(encoding="utf-8") as file:
+            return file.readline().startswith(WRITTEN_BY_A_RUN)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _holds_only(folder: Path, *names: str) -> bool:
