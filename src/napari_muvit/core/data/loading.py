@@ -109,10 +109,17 @@ class _Loader(DataLoader[Any]):
         batches: Callable[[], Iterator[Any]] = super().__iter__
         if self.should_stop is not never_stop:
             batches = _Pump(batches, self.should_stop).__iter__
-        for batch in batches():
-            if isinstance(batch, MuvitError):
-                raise batch
-            yield batch
+        try:
+            for batch in batches():
+                if isinstance(batch, MuvitError):
+                    raise batch
+                yield batch
+        except (BrokenPipeError, EOFError) as error:
+            raise MuvitError(
+                "The processes that read crops could not start. In a script, train "
+                'below `if __name__ == "__main__":`, as each of them runs what '
+                "stands outside of it; or do without (num_workers 0)."
+            ) from error
 
 
 class _Pump:

@@ -98,18 +98,21 @@ class PretrainModule(TrainingModule):
     def validation_step(self, batch: PixelBatch, index: int) -> None:
         """Add up the errors of each level."""
         loss, output = self.losses(batch, index)
+        crops = len(batch.pixels)
         levels = output.level_losses.double()
-        known = levels.isfinite()
-        self.sums.add("loss", loss.double())
-        self.sums.add("batches", torch.ones((), dtype=torch.float64))
-        self.sums.add("levels", levels.nan_to_num(0.0, 0.0, 0.0))
-        self.sums.add("known", known.double())
+        # However the crops are shared among batches, each hidden patch counts the same.
+        hidden = output.mask.hidden.unflatten(1, (len(levels), -1)).sum((0, 2))
+        known = levels.isfinite() * hidden.double()
+        self.sums.add("loss", loss.double() * crops)
+        self.sums.add("crops", torch.tensor(float(crops), dtype=torch.float64))
+        self.sums.add("levels", levels.nan_to_num(0.0, 0.0, 0.0) * known)
+        self.sums.add("known", known)
 
     def take_validation(self) -> Validation:
         """Return and forget the mean error, of all levels and of each."""
         found = {k: self.together.sum(v) for k, v in self.sums.values.items()}
         self.sums.values.clear()
-        metrics: Metrics = {"val_loss": float(found["loss"] / found["batches"])}
+        metrics: Metrics = {"val_loss": float(found["loss"] / found["crops"])}
         for number, factor in enumerate(self.mae.config.scale_factors):
             if found["known"][number] > 0:
                 error = found["levels"][number] / found["known"][number]

@@ -104,8 +104,9 @@ class FineTuneModule(TrainingModule):
         predicted = logits.max(dim=1).indices + 1
         pairs = batch.labels.long() * classes + predicted
         counts = torch.bincount(pairs.flatten(), minlength=classes**2)
-        self.sums.add("loss", loss.double())
-        self.sums.add("batches", torch.ones((), dtype=torch.float64))
+        # The last batch may be smaller.
+        self.sums.add("loss", loss.double() * len(logits))
+        self.sums.add("crops", torch.tensor(float(len(logits)), dtype=torch.float64))
         self.sums.add("confusion", counts.view(classes, classes))
 
     def take_validation(self) -> Validation:
@@ -115,7 +116,7 @@ class FineTuneModule(TrainingModule):
         config = self.segmenter_config
         confusion = found["confusion"].numpy().astype(np.int64)
         dice = dice_from_confusion(confusion)
-        metrics: Metrics = {"val_loss": float(found["loss"] / found["batches"])}
+        metrics: Metrics = {"val_loss": float(found["loss"] / found["crops"])}
         foreground = [float(dice[k - 1]) for k in config.foreground]
         known = [d for d in foreground if math.isfinite(d)]
         if known:

@@ -161,6 +161,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # More of them than cores: as it was asked for.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
             # Convolutions of one channel, in channels-last order: a matter of speed.
             warnings.filterwarnings("ignore", message="Grad strides do not match")
             yield
