@@ -96,7 +96,8 @@ class TrainingConfig(JsonConfig):
     """How several devices train together, as Lightning names it: ``auto``, ``ddp``,
     ``ddp_find_unused_parameters_true``, ..."""
     compile: bool = False
-    """Compile the network with ``torch.compile``: a slow first step, then faster."""
+    """Compile the network with ``torch.compile``: the first step takes a minute or
+    more, the others less. A stop waits for the end of a step."""
     logger: Logger = "none"
     """Where curves go beside the CSV file: ``tensorboard`` or ``wandb``."""
     checkpoint_minutes: float = 5.0

@@ -113,6 +113,7 @@ def test_a_run_that_goes_on_has_the_same_curve(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
 def test_a_compiled_run_goes_on(runs: Runs) -> None:
     whole = runs()
     compiled = runs(compile=True)

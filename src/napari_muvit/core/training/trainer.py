@@ -18,6 +18,9 @@ from ..config import TrainingConfig
 from ..errors import ConfigError
 from ..model.device import resolve_device
 
+TALKATIVE = ("lightning.pytorch", "lightning.fabric", "torch._dynamo")
+"""Loggers that speak to developers."""
+
 
 def make_trainer(
     config: TrainingConfig,
@@ -152,8 +155,8 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's advice on loaders and its banners away from the user."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+    """Keep advice on loaders and graphs, and Lightning's banners, from the user."""
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
     levels = [log.level for log in loggers]
     for log in loggers:
         log.setLevel(logging.ERROR)
@@ -163,6 +166,7 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # More of them than cores: as it was asked for.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
+            warnings.filterwarnings("ignore", message="Dynamo detected a call to a")
             # Convolutions of one channel, in channels-last order: a matter of speed.
             warnings.filterwarnings("ignore", message="Grad strides do not match")
             yield
