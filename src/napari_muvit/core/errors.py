@@ -51,6 +51,10 @@ class AnnotationError(MuvitError, ValueError):
     """Annotations that do not fit the image, the model or the task."""
 
 
+class NothingAnnotatedError(AnnotationError):
+    """Annotations of which no pixel counts."""
+
+
 class CheckpointError(MuvitError, ValueError):
     """A model folder that cannot be read, written or used here."""
 

@@ -13,12 +13,17 @@ import numpy as np
 from ..config import ModelConfig
 from ..data.annotations import Annotations
 from ..data.cache_settings import CacheSettings
-from ..data.crops import estimate_background, estimate_normalisation, resolve_mode
+from ..data.crops import (
+    SlideNormalisation,
+    estimate_background,
+    estimate_normalisation,
+    resolve_mode,
+)
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
 from ..data.tissue import find_tissue
-from ..errors import AnnotationError, ConfigError
+from ..errors import AnnotationError, ConfigError, NothingAnnotatedError
 from ..progress import (
     ProgressFn,
     StopFn,
@@ -36,7 +41,7 @@ from .opening import (
 )
 
 __all__ = [
-    "ImageSource", "LabelSource", "PreparedData", "common_pixel_size",
+    "ImageSource", "Known", "LabelSource", "PreparedData", "common_pixel_size",
     "keep_coarse_levels", "model_config_for", "open_annotations", "open_images",
     "prepare", "prepare_unlabelled",
 ]  # fmt: skip
@@ -56,14 +61,37 @@ class PreparedData:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Known:
+    """A slide that was prepared before, for the same model."""
+
+    marks: Annotations
+    """Its annotations at that time, as they were given."""
+    slide: TrainingSlide
+    """What was made of it."""
+
+
 def prepare(
     images: Sequence[Pyramid],
     annotations: Sequence[Annotations],
     config: ModelConfig,
     seed: int,
     should_stop: StopFn = never_stop,
+    known: Sequence[Known | None] = (),
 ) -> PreparedData:
     """Check the data against the model and make it ready to be sampled.
+
+    Parameters
+    ----------
+    images, annotations, config
+        What is to be trained on, and the model.
+    seed
+        Of the places that are drawn from the annotations.
+    should_stop
+        Asked often.
+    known
+        Slides that were prepared before, one an image or none at all: only what has
+        changed is looked at again.
 
     Raises
     ------
@@ -76,29 +104,48 @@ def prepare(
     notes = [marks.note for marks in annotations if marks.note]
     notes += _size_notes(images, config)
     slides = []
-    for image, marks in zip(images, annotations, strict=True):
+    before = known or [None] * len(images)
+    for image, marks, one in zip(images, annotations, before, strict=True):
         check_stop(should_stop)
-        view = image.viewed_at(config.pixel_size)
+        view = image.viewed_at(config.pixel_size) if one is None else one.slide.pyramid
         _check_slide(view, config, notes)
-        if any(not math.isclose(z, 1.0) for z in view.zoom):
-            marks = marks.scaled(view.zoom)
-        notes += _outside_notes(view, marks)
-        try:
-            index = marks.index(
-                view.extent, config.num_classes, seed, should_stop=should_stop
-            )
-        except AnnotationError as error:
-            raise AnnotationError(f"{image.name}: {error}") from error
-        normalisation = estimate_normalisation(
-            view, config.normalisation, should_stop=should_stop
-        )
-        slides.append(TrainingSlide(view, marks, normalisation, index))
+        if one is not None and one.marks is marks:
+            slide = one.slide
+        else:
+            numbers = None if one is None else one.slide.normalisation
+            slide = _annotated(view, marks, numbers, config, seed, should_stop)
+        notes += _outside_notes(view, slide.annotations)
+        slides.append(slide)
     counts = np.sum([slide.index.counts for slide in slides], axis=0)
     if counts[1:].sum() == 0:
         raise _nothing_annotated(slides)
     notes += _missing_notes(config, counts)
     config = _with_background(slides, config)
     return PreparedData(tuple(slides), config, tuple(dict.fromkeys(notes)))
+
+
+def _annotated(
+    view: Pyramid,
+    marks: Annotations,
+    normalisation: SlideNormalisation | None,
+    config: ModelConfig,
+    seed: int,
+    should_stop: StopFn,
+) -> TrainingSlide:
+    """Look at a slide's annotations and, unless they are known, at its numbers."""
+    if any(not math.isclose(z, 1.0) for z in view.zoom):
+        marks = marks.scaled(view.zoom)
+    try:
+        index = marks.index(
+            view.extent, config.num_classes, seed, should_stop=should_stop
+        )
+    except AnnotationError as error:
+        raise AnnotationError(f"{view.name}: {error}") from error
+    if normalisation is None:
+        normalisation = estimate_normalisation(
+            view, config.normalisation, should_stop=should_stop
+        )
+    return TrainingSlide(view, marks, normalisation, index)
 
 
 def prepare_unlabelled(
@@ -191,16 +238,16 @@ def keep_coarse_levels(
     )
 
 
-def _nothing_annotated(slides: Sequence[TrainingSlide]) -> AnnotationError:
+def _nothing_annotated(slides: Sequence[TrainingSlide]) -> NothingAnnotatedError:
     """Say why there is no annotated pixel, as far as that is known."""
     outside = [n for s in slides for n in _outside_notes(s.pyramid, s.annotations)]
     if outside:
-        return AnnotationError(
+        return NothingAnnotatedError(
             f"No annotation lies on a slide. {' '.join(outside)} Give slides and label "
             "files in the same order, with places in pixels of the finest level."
         )
     said = "".join(f" ({s.annotations.note}.)" for s in slides if s.annotations.note)
-    return AnnotationError(
+    return NothingAnnotatedError(
         "Nothing is annotated: every label is 0. Outline or paint at least one region "
         f"of each class. If 0 is a class, choose --zero-is-background.{said}"
     )
