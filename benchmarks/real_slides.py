@@ -1,8 +1,9 @@
-"""Train, predict and evaluate on real labelled slides, by the command alone.
+"""Train, predict and evaluate on labelled slides, by the command alone.
 
 Appends one JSON line a run to ``results/real_slides.jsonl`` and skips what is there,
 unless ``--again``. ``DATA`` holds the folders ``brain_sections`` and ``glomeruli_pas``;
-the images are not part of this project. A picture of each run is left in ``--work``.
+the images are not part of this project. Synthetic slides (100 to train on, 10 to test,
+512 px) are written to ``--work``, where a picture of each run is left, too.
 
     python benchmarks/real_slides.py DATA --work WORK [--only brain_fifth,glomeruli]
                                      [--steps N] [--seeds 0,1,2]
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from napari_muvit.core import evaluate, open_pyramid
+from napari_muvit.core import evaluate, open_pyramid, write_synthetic
 from napari_muvit.core.config import default_colors
 from napari_muvit.core.evaluation import mean_dice
 
@@ -49,7 +50,24 @@ def labels_of(image: Path) -> Path:
     return image.with_name(image.name.replace("_image.", "_labels."))
 
 
-def experiments(data: Path) -> dict[str, Experiment]:
+def synthetic(folder: Path) -> dict[str, Experiment]:
+    """Two classes that only the context tells apart: levels and boxes."""
+    pairs = write_synthetic(folder, images=110, size=512, field=256)
+    images = [image for image, _ in pairs]
+    arms = {
+        "": ["--levels", "1,4"], "_1": ["--levels", "1"],
+        "_naive": ["--levels", "1,4", "--boxes", "naive"],
+    }  # fmt: skip
+    options = ["--preset", "tiny", "--classes", "background,outer,inner"]
+    return {
+        f"synthetic{suffix}": Experiment(
+            images[:100], images[100:], [*options, *changes]
+        )
+        for suffix, changes in arms.items()
+    }
+
+
+def experiments(data: Path, work: Path) -> dict[str, Experiment]:
     """Return the runs for which there are images."""
     brain = sorted((data / "brain_sections").glob("*_image.tif"))
     kidney = sorted((data / "glomeruli_pas").glob("*_image.*"))
@@ -83,7 +101,14 @@ def experiments(data: Path) -> dict[str, Experiment]:
             ["--classes", "glass,tissue,glomerulus", "--preset", "tiny",
              "--levels", "1,4"],
         ),
+        "glomeruli_1": Experiment(
+            [p for p in kidney if not any(k in p.name for k in GLOMERULI_TEST)],
+            [p for p in kidney if any(k in p.name for k in GLOMERULI_TEST)],
+            ["--classes", "glass,tissue,glomerulus", "--preset", "tiny",
+             "--levels", "1"],
+        ),
     }  # fmt: skip
+    found |= synthetic(work / "synthetic512")
     found |= upright(brain, [*brain_options, "--upright", "--batch", "8"])
     return {name: e for name, e in found.items() if e.train and e.test}
 
@@ -212,7 +237,7 @@ def main() -> None:
         done = {(row["run"], row["steps"], row.get("seed", 0)) for row in rows}
     only = arguments.only and arguments.only.split(",")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    found = experiments(arguments.data)
+    found = experiments(arguments.data, arguments.work)
     for seed, name in itertools.product(seeds, found):
         known = (name, arguments.steps, seed) in done and not arguments.again
         if known or (only and name not in only):

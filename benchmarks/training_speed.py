@@ -39,6 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "paper": {"embed_dim": 512, "depth": 12, "num_heads": 8, "mae_dim": 256,
               "levels": (1, 8, 32), "edge": 256, "batch": 2, "steps": 6},
 }  # fmt: skip
+SIZES |= {f"{k}, bf16": {**v, "precision": "bf16-mixed"} for k, v in SIZES.items()}
 SKIPPED = 2
 """First steps, which also set things up."""
 
@@ -113,6 +114,7 @@ def ours(size: dict[str, Any], samples: list[tuple[Any, Any]], folder: Path) -> 
         steps=size["steps"], steps_per_epoch=size["steps"], batch_size=size["batch"],
         validation_crops=1, device="cpu", num_threads=torch.get_num_threads(),
         clip_norm=0.5, schedule="cosine", warmup=0.0, learning_rate=6e-5,
+        precision=size.get("precision", "32-true"),
     )  # fmt: skip
     mae = MuViTMAE(config)
     job = Job(
@@ -158,8 +160,8 @@ def theirs(size: dict[str, Any], samples: list[tuple[Any, Any]]) -> Tape:
     model.fit(
         DataLoader(Crops(count, tape), batch_size=size["batch"]),
         DataLoader(Crops(1, None), batch_size=1),
-        output=None, num_epochs=1, logger=None, precision="32-true", dry=True,
-        accelerator="cpu", lr=6e-5,
+        output=None, num_epochs=1, logger=None, dry=True, accelerator="cpu", lr=6e-5,
+        precision=size.get("precision", "32-true"),
     )  # fmt: skip
     return tape
 
@@ -197,7 +199,7 @@ def silence() -> Any:
 
 def slides(name: str, data: Path) -> tuple[list[Path], list[Path], dict[str, Any]]:
     """Images, labels, and what differs from the preset ``tiny``."""
-    folder = data / {"brain": "brain_sections", "glomeruli": "glomeruli_hrnet"}[name]
+    folder = data / {"brain": "brain_sections", "glomeruli": "glomeruli_pas"}[name]
     images = sorted(folder.glob("*_image.tif"))
     labels = [p.with_name(p.name.replace("_image", "_labels")) for p in images]
     factors = (1, 4, 16) if name == "brain" else (1, 4)
