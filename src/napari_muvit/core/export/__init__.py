@@ -1,0 +1,1 @@
+"""A prediction as what other programs read: objects, tables, outlines, a picture."""
