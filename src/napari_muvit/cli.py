@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from . import __version__
 from ._commands.evaluate import add_evaluate
+from ._commands.export import add_export
 from ._commands.finetune import add_finetune
 from ._commands.predict import add_predict
 from ._commands.pretrain import add_pretrain
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_finetune(commands)
     add_predict(commands)
     add_evaluate(commands)
+    add_export(commands)
     add_probe(commands)
     return parser
 

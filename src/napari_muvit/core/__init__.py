@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluation.box_noise import BoxNoiseResult
     from .evaluation.linear_probe import LinearProbeResult
     from .evaluation.mae_error import MAEErrorResult
+    from .export import Export, ExportConfig, export_prediction
     from .geometry import Box, NestedCrop
     from .model.checkpoint import load_model, save_model
     from .model.encoder import MuViTEncoder
@@ -66,6 +67,7 @@ _HOMES = {
     "evaluation.box_noise": ("BoxNoiseResult",),
     "evaluation.linear_probe": ("LinearProbeResult",),
     "evaluation.mae_error": ("MAEErrorResult",),
+    "export": ("Export", "ExportConfig", "export_prediction"),
     "geometry": ("Box", "NestedCrop"),
     "model.checkpoint": ("load_model", "save_model"),
     "model.encoder": ("MuViTEncoder",),
@@ -98,7 +100,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
     "TrainingResult",
     "plan_prediction", "PredictionPlan",
-    "predict", "PredictionRun", "evaluate", "Evaluation", "write_synthetic",
+    "predict", "PredictionRun", "evaluate", "Evaluation",
+    "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",
     "Region", "Project", "write_label_image",

@@ -9,7 +9,7 @@ from typing import Literal
 from .errors import Cancelled
 
 Stage = Literal[
-    "prepare", "levels", "train", "validate", "predict", "evaluate", "write"
+    "prepare", "levels", "train", "validate", "predict", "evaluate", "export", "write"
 ]
 
 

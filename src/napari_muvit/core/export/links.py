@@ -1,8 +1,9 @@
 """Where the outline of a part goes on: from the edge of one run to that of another.
 
-Each run has two upright edges, which are the nodes: ``2 * i`` at its right end, followed
-downwards, and ``2 * i + 1`` at its left end, followed upwards, so that the part lies at
-the right hand of who walks along its outline. Between them the outline runs along rows.
+Each run has two upright edges, which are the nodes: ``2 * i`` at its right end,
+followed downwards, and ``2 * i + 1`` at its left end, followed upwards, so that the
+part lies at the right hand of who walks along its outline. Between them the outline
+runs along rows.
 Runs of one label in neighbouring rows that overlap belong to one part: pixels meet at
 edges, not at corners.
 """

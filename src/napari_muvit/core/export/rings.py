@@ -1,4 +1,4 @@
-"""Pieces to rings, rings to objects: what is too small, what is filled, what is left."""
+"""Pieces to rings, rings to objects: what is too small, filled, or left."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ from .pieces import FAR, PIECE, CornerFile, PieceTable
 from .runs import Ints, Runs
 from .walk import Turns, Walk, turns, walk
 
-EMPTY = Runs(*(np.empty(0, dtype=np.int64) for _ in range(3)), np.empty(0, np.uint8))
+NONE_YET = np.empty(0, dtype=np.int64)
+EMPTY = Runs(NONE_YET, NONE_YET, NONE_YET, np.empty(0, dtype=np.uint8))
 Pairs = tuple[Ints, Ints]
 
 
@@ -95,8 +96,7 @@ class Tracer:
     _frontier: Frontier = field(init=False)
 
     def __post_init__(self) -> None:
-        none = np.empty(0, dtype=np.int64)
-        self._frontier = Frontier(EMPTY, none, none, none)
+        self._frontier = Frontier(EMPTY, NONE_YET, NONE_YET, NONE_YET)
 
     def add(self, bottom: int, new: Runs) -> None:
         """Follow the outlines through the runs of the next rows.
@@ -248,8 +248,7 @@ class Tracer:
 
 
 def _measure(table: NDArray[Any], rows: _Rows, path: Walk) -> None:
-    """Sums and limits over the edges of each piece; those of the row before are not
-    its own."""
+    """Sums and limits over the edges of each piece, but those of the row before."""
     begin, run = path.bounds[:-1], path.nodes // 2
     right = path.nodes % 2 == 0
     own = run >= rows.old
