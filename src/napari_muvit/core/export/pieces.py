@@ -119,4 +119,6 @@ class CornerFile:
         self._file.close()
         if self.count == 0:
             return np.empty((0, 2), dtype=np.int32)
-        return np.memmap(self.path, dtype=CORNER, mode="r", shape=(self.count, 2))
+        mapped = np.memmap(self.path, dtype=CORNER, mode="r", shape=(self.count, 2))
+        # A plain array is cut into rings three times faster.
+        return mapped.view(np.ndarray)

@@ -123,7 +123,7 @@ class Export:
             yield ["" if value is None else value for value in cells.values()]
 
     def _cells(self) -> list[list[str]]:
-        unit = "px" if self.pixel_area is None else "mm²"
+        unit = self._unit[0]
         rows = [
             ["class", f"predicted {unit}", "share", "objects", f"in objects {unit}"]
         ]
@@ -136,7 +136,17 @@ class Export:
 
     def _size(self, pixels: int) -> str:
         area = self.area(pixels)
-        return f"{pixels:,}" if area is None else f"{area / 1e6:,.4f}"
+        if area is None:
+            return f"{pixels:,}"
+        return f"{area / self._unit[1]:,.{4 if self._unit[1] > 1 else 1}f}"
+
+    @property
+    def _unit(self) -> tuple[str, float]:
+        """Unit of areas for people, and its square micrometres."""
+        total = self.area(sum(c.predicted_px for c in self.classes))
+        if total is None:
+            return "px", 1.0
+        return ("mm²", 1e6) if total >= 1e6 else ("µm²", 1.0)
 
     def table(self) -> str:
         """Return the figures of the classes as aligned text."""
@@ -159,7 +169,9 @@ class Export:
             y, x = self.pixel_size
             size = f"{x:.4g} x {y:.4g} µm a pixel"
         lines = [
-            f"# {self.prediction}",
+            f"# {Path(self.prediction).name}",
+            "",
+            f"Made of {self.prediction}.",
             "",
             f"{width:,} x {height:,} pixels (x, y), {size}. {self.objects:,} objects.",
             "",

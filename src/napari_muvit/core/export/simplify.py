@@ -47,8 +47,7 @@ def simplify(
         wrong = lines.wrong(tolerance)
         if not wrong.any():
             return lines.rings()
-        lines.refine(wrong)
-        lines.thin_out(tolerance)
+        lines.thin_out(tolerance, lines.refine(wrong))
 
 
 class _Lines:
@@ -90,15 +89,24 @@ class _Lines:
             self.points[low], self.points[high], low, high, ring, self.owner[ring]
         )
 
-    def thin_out(self, tolerance: float) -> None:
-        """Keep corners until none is farther from its line than the tolerance."""
+    def thin_out(self, tolerance: float, corners: Ints | None = None) -> None:
+        """Keep corners until none is farther from its line than the tolerance.
+
+        Parameters
+        ----------
+        tolerance
+            Pixels.
+        corners
+            Those whose lines have changed, in order; None: all.
+        """
+        free = np.arange(len(self.points)) if corners is None else corners
         while True:
-            at = np.flatnonzero(self.kept)
-            line = np.cumsum(self.kept) - 1
-            free = np.flatnonzero(~self.kept)
+            free = free[~self.kept[free]]
             if len(free) == 0:
                 return
-            low, high = at[line[free]], at[line[free] + 1]
+            at = np.flatnonzero(self.kept)
+            line = np.searchsorted(at, free)
+            low, high = at[line - 1], at[line]
             distance = _distances(self.points, free, low, high)
             new = np.append(True, low[1:] != low[:-1])
             most = np.maximum.reduceat(distance, np.flatnonzero(new))
@@ -106,6 +114,7 @@ class _Lines:
             if not far.any():
                 return
             self._split(free[far], distance[far], low[far])
+            free = free[far]
 
     def _split(self, corner: Ints, distance: NDArray[np.float64], low: Ints) -> None:
         """Keep the farthest corner of each line; ``low`` tells lines apart."""
@@ -116,13 +125,18 @@ class _Lines:
         _, first = np.unique(low[at], return_index=True)
         self.kept[corner[at[first]]] = True
 
-    def refine(self, wrong: Mask) -> None:
+    def refine(self, wrong: Mask) -> Ints:
         """Give each of these lines a corner back.
 
         Parameters
         ----------
         wrong
             (s,) which of `segments`.
+
+        Returns
+        -------
+        ndarray
+            Corners whose lines have changed, in order.
         """
         lines = self.segments()
         low, high = lines.low[wrong], lines.high[wrong]
@@ -131,9 +145,10 @@ class _Lines:
         count = high - low - 1
         start = np.repeat(low, count)
         within = np.arange(len(start)) - np.repeat(np.cumsum(count) - count, count)
-        corner = start + 1 + within
+        corner: Ints = start + 1 + within
         distance = _distances(self.points, corner, start, np.repeat(high, count))
         self._split(corner, distance, start)
+        return corner
 
     def wrong(self, tolerance: float) -> Mask:
         """Which of `segments` have to be refined; only such that can be."""

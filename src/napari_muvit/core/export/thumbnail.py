@@ -66,7 +66,7 @@ class Thumbnail:
         mixed = share * table[self.labels] + (1 - share) * ground
         buffer = io.BytesIO()
         picture = Image.fromarray(np.rint(mixed).astype(np.uint8))
-        picture.save(buffer, format="PNG", optimize=True)
+        picture.save(buffer, format="PNG")
         return buffer.getvalue()
 
 
