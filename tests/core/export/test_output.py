@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,13 @@ def test_files_appear_together(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), OutputFolder(tmp_path / "out") as folder:
-        (folder.part / "a").write_text("1")
-        raise KeyError
+    def fail() -> None:
+        with OutputFolder(tmp_path / "out") as folder:
+            (folder.part / "a").write_text("1")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert names(tmp_path) == []
 
 
@@ -35,8 +41,8 @@ def test_a_killed_export_is_in_the_way_of_nothing(tmp_path: Path) -> None:
     left = tmp_path / ".out.part"
     left.mkdir()
     (left / "corners.bin").write_text("half")
-    (tmp_path / ".out.lock").write_text('{"pid": 999999999, "host": "%s"}'
-                                        % os.uname().nodename)  # fmt: skip
+    owner = {"pid": 999999999, "host": socket.gethostname()}
+    (tmp_path / ".out.lock").write_text(json.dumps(owner))
     with OutputFolder(tmp_path / "out") as folder:
         assert names(folder.part) == []
         folder.commit()

@@ -18,9 +18,7 @@ def nested() -> np.ndarray:
 
 
 def sizes(objects) -> list[tuple[int, int]]:
-    return [
-        (int(v), int(a)) for v, a in zip(objects.value, objects.area, strict=True)
-    ]
+    return [(int(v), int(a)) for v, a in zip(objects.value, objects.area, strict=True)]
 
 
 def test_nothing_is_filled_or_dropped(follow) -> None:

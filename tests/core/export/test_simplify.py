@@ -28,9 +28,7 @@ def meet(a, b, c, d) -> bool:
             max(a[k], b[k]), max(c[k], d[k])
         ):
             return False
-    return (
-        side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
-    )
+    return side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
 
 
 def contains(ring: Ring, point: tuple[int, int]) -> bool:

@@ -68,7 +68,9 @@ def test_the_image_is_shown_where_it_is_there(tmp_path: Path, monkeypatch) -> No
         assert below is None
         assert why in note
     monkeypatch.setattr(thumbnail_module, "MOST_PIXELS", 5)
-    assert "no coarse level" in image_below(record(tmp_path / "a.tif"), (4, 6), (4, 6))[1]
+    assert (
+        "no coarse level" in image_below(record(tmp_path / "a.tif"), (4, 6), (4, 6))[1]
+    )
     (tmp_path / "c.tif").write_text("no picture")
     assert "not shown" in image_below(record(tmp_path / "c.tif"), (4, 6), (4, 6))[1]
     assert image_below({}, (4, 6), (4, 6)) == (None, "")

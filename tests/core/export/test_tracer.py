@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_muvit.core.data.polygons import Polygon
-from napari_muvit.core.errors import AnnotationError
+from napari_muvit.core.errors import AnnotationError, OutputError
 from napari_muvit.core.export import pieces
 from napari_muvit.core.export.features import corners_of
 from napari_muvit.core.export.pieces import PIECE, CornerFile, PieceTable
@@ -66,7 +66,9 @@ def test_objects_are_those_of_the_whole_image(
             np.testing.assert_array_equal(painted(objects, k, labels.shape), mask)
             y, x = np.nonzero(mask)
             assert objects.area[k] == len(y)
-            assert objects.centroid[k] == pytest.approx([y.mean() + 0.5, x.mean() + 0.5])
+            assert objects.centroid[k] == pytest.approx(
+                [y.mean() + 0.5, x.mean() + 0.5]
+            )
             limits = [y.min(), x.min(), y.max() + 1, x.max() + 1]
             assert objects.box[k].tolist() == limits
             for piece in objects.rings(k):
@@ -83,18 +85,18 @@ def test_pieces_of_complete_small_parts_are_forgotten(follow) -> None:
     labels = np.zeros((400, 9), dtype=np.uint8)
     labels[::2, ::2] = 1
     labels[6:301, 4] = 1
-    with follow(labels, (4, 9), 1, least=10) as objects:
+    with follow(labels, (4, 9), least=10) as objects:
         assert objects.area.tolist() == [295]
-        assert len(objects.pieces) < 700  # single pixels alone are 1000
+        assert objects.dropped == 852
+        assert len(objects.pieces) < 300
 
 
 def test_noise_is_refused(monkeypatch, follow) -> None:
     monkeypatch.setattr(pieces, "MOST_PIECES", 20)
     labels = np.zeros((20, 20), dtype=np.uint8)
     labels[::2, ::2] = 1
-    with pytest.raises(AnnotationError, match="more than 20 outlines"):
-        with follow(labels):
-            pass
+    with pytest.raises(AnnotationError, match="more than 20 outlines"), follow(labels):
+        pass
 
 
 def test_a_table_grows() -> None:
@@ -111,3 +113,12 @@ def test_corners_without_any(tmp_path: Path) -> None:
     with CornerFile(tmp_path / "c") as file:
         file.append(np.array([], dtype=np.int64), np.array([], dtype=np.int64))
         assert file.read().shape == (0, 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_a_full_disk_is_said() -> None:
+    with (
+        CornerFile(Path("/dev/full")) as file,
+        pytest.raises(OutputError, match="free the disk"),
+    ):
+        file.append(np.arange(3), np.arange(3))

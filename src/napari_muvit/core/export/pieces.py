@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.project_file import write_all
 from ..errors import AnnotationError, OutputError
 from .runs import Ints
 
@@ -88,7 +89,8 @@ class CornerFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
-        self._file = path.open("wb")
+        # What does not fit on the disk is to be known when it is written.
+        self._file = path.open("wb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +108,7 @@ class CornerFile:
         """
         corners = np.stack([x, y], axis=1).astype(CORNER)
         try:
-            self._file.write(corners.tobytes())
+            write_all(self._file.fileno(), corners.tobytes())
         except OSError as error:
             raise OutputError(
                 f"{self.path} cannot be written: {error.strerror or error}. Outlines "

@@ -50,7 +50,7 @@ class Export:
     tolerance_px: float
     """By which outlines may have moved."""
     dropped: int
-    """Objects that were too small; 0 where they were not counted."""
+    """Objects that were too small."""
     filled: int
     """Holes that were filled."""
     files: tuple[str, ...]

@@ -61,7 +61,7 @@ class Objects:
     stored: Corners = field(repr=False)
     """Corners of all pieces."""
     dropped: int = 0
-    """Objects that were too small, as far as they were counted."""
+    """Objects that were too small."""
     filled: int = 0
     """Holes that were filled."""
 
@@ -327,6 +327,6 @@ def _objects(
         following=following,
         pieces=pieces,
         stored=tracer.corners.read(),
-        dropped=chosen.dropped,
+        dropped=tracer.dropped + chosen.dropped,
         filled=chosen.filled,
     )

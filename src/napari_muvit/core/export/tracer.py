@@ -93,6 +93,8 @@ class Tracer:
     """Pieces whose ways are to be exchanged where they are of one part."""
     rising: list[Pairs] = field(default_factory=list)
     """Pieces whose ends are to be exchanged where they are of one part."""
+    dropped: int = 0
+    """Parts of fewer pixels that are forgotten already."""
     _frontier: Frontier = field(init=False)
 
     def __post_init__(self) -> None:
@@ -222,6 +224,7 @@ class Tracer:
         complete &= ~np.isin(rows.number, rows.number[: rows.old])
         kept = ~(complete[run] & (size[rows.number[run]] < self.least))
         kept[:opened] = True
+        self.dropped += int((table["area"][~kept] > 0).sum())
         return kept
 
     def _look_above(
