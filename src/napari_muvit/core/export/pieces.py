@@ -34,7 +34,7 @@ PIECE = np.dtype(
         ("value", np.uint8),
     ]
 )
-MOST_PIECES = 2**24
+MOST_PIECES = 2**23
 """Of them, some 0.3 kB each, are kept in memory in the end."""
 CORNER = np.dtype("<i4")
 FAR = np.iinfo(np.int64).max
