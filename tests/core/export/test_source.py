@@ -55,6 +55,18 @@ def test_names_colours_and_size_of_a_prediction(tmp_path: Path) -> None:
     )
 
 
+def test_a_label_image_inside_of_a_file(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.zarr", LABELS)
+    cells = tmp_path / "a.zarr" / "labels" / "cells"
+    store(cells, class_names=["background", "cell", "dead"])
+    group = {"attributes": {"ome": {"version": "0.5", "labels": ["cells"]}},
+             "zarr_format": 3, "node_type": "group"}  # fmt: skip
+    (cells.parent / "zarr.json").write_text(json.dumps(group))
+    source = open_labels(tmp_path / "a.zarr", image="labels/cells")
+    assert source.class_name(2) == "cell"
+    assert source.background == 1
+
+
 def test_a_plain_file(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", LABELS.astype(np.int32))
     source = open_labels(tmp_path / "a.tif")

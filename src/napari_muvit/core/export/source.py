@@ -170,16 +170,25 @@ def _classes(
 ) -> tuple[dict[int, str], dict[int, str], int | None, Mapping[str, Any]]:
     """Names, colours, background and record, where the file has them."""
     if pyramid.path is None or image is not None:
-        return {}, {}, None, {}
+        # Another image of a file than the one that its record is of.
+        inside = Path(pyramid.path or "") / str(image)
+        info = read_label_info(inside if inside.is_dir() else pyramid.url)
+        named = {k: name for k, name in info.names.items() if k > 0}
+        return named, dict(info.colors), _background(named), {}
     record = read_record(pyramid.path) or {}
     names, background = read_classes(pyramid.path)
     named = dict(enumerate(names, start=1))
     info = read_label_info(pyramid.path)
     named = named or {k: name for k, name in info.names.items() if k > 0}
     if background is None:
-        same = (k for k, name in named.items() if name.lower() == "background")
-        background = next(same, None)
+        background = _background(named)
     return named, dict(info.colors), background, record
+
+
+def _background(named: Mapping[int, str]) -> int | None:
+    """Label of the class of that name."""
+    same = (k for k, name in named.items() if name.lower() == "background")
+    return next(same, None)
 
 
 def _unfinished(pyramid: Pyramid, record: Mapping[str, Any]) -> str:
