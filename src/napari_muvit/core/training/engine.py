@@ -21,7 +21,7 @@ from ..model.checkpoint import is_model_folder, save_model
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
-from .budget import Budget, EpochSampler
+from .budget import Budget, EpochBatches, EpochSampler
 from .callbacks import (
     AgreeCallback,
     KeepCallback,
@@ -290,14 +290,14 @@ class Run:
             trainer.validate(job.module, validation, verbose=False)
         if self.budget.exhausted(job.module.first_step) or self._waited_enough:
             return
-        training = make_loader(
+        loader = make_loader(
             job.training,
             batch_sampler=sampler,
             num_workers=config.num_workers,
             pin_memory=job.device.type == "cuda",
             should_stop=should_stop,
         )
-        trainer.fit(job.module, training, validation)
+        trainer.fit(job.module, EpochBatches(loader, sampler), validation)
 
     @property
     def _waited_enough(self) -> bool:
