@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PROGRAM = "napari-muvit"
 EXIT_STOPPED = 130
 
 
@@ -55,7 +56,10 @@ def _run(argv: Sequence[str] | None) -> int:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # Python looks for garbage once more before it ends: a second or two behind torch.
     atexit.register(gc.freeze)
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = build_parser().parse_args(words)
+    # For reports.
+    arguments.typed = (PROGRAM, *words)
     try:
         with termination_as_interrupt():
             return int(arguments.run(arguments))

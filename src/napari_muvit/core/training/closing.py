@@ -51,6 +51,8 @@ class Circumstances:
     start: str
     """What was taken over."""
     began: datetime.datetime
+    command: tuple[str, ...] = ()
+    """What was typed; empty: called from Python."""
 
 
 def now() -> datetime.datetime:
@@ -154,6 +156,7 @@ def _record(
         software=software_versions(),
         started=f"{about.began:%Y-%m-%d %H:%M}",
         device=_device(job.device, config),
+        command=about.command,
         model_path=str(folder.path.resolve()),
         config_file=str((folder.path / SETTINGS_FILE).resolve()),
         slides=tuple(slides),

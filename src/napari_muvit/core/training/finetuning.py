@@ -67,6 +67,7 @@ def finetune(
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
     settings: RunSettings | None = None,
+    command: Sequence[str] = (),
 ) -> TrainingResult:
     """Train a segmenter on annotated slides.
 
@@ -105,6 +106,8 @@ def finetune(
     settings
         Paths and ways of reading, to be kept beside the model, from which the run can
         be repeated. None: as far as ``images`` and ``annotations`` are paths.
+    command
+        What was typed to call this, the program's name first, for the report.
 
     Returns
     -------
@@ -160,6 +163,7 @@ def finetune(
             notes=ready.data.notes,
             start=ready.start,
             began=began,
+            command=tuple(command),
         )
         with at_work(folder, config, overwrite=overwrite, resume=resume) as lock:
             # What it goes on from is read while nobody else can write it.

@@ -72,6 +72,7 @@ def pretrain(
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
     settings: RunSettings | None = None,
+    command: Sequence[str] = (),
 ) -> TrainingResult:
     """Train a masked autoencoder, whose encoder a segmenter can start from.
 
@@ -94,7 +95,7 @@ def pretrain(
     tissue
         Sample where there is tissue; slides that show no background are sampled
         everywhere.
-    overwrite, resume, on_progress, should_stop, cache, settings
+    overwrite, resume, on_progress, should_stop, cache, settings, command
         See `finetune`.
 
     Returns
@@ -148,6 +149,7 @@ def pretrain(
             notes=ready.data.notes,
             start=ready.start,
             began=began,
+            command=tuple(command),
         )
         with at_work(folder, config, overwrite=overwrite, resume=resume) as lock:
             # What it goes on from is read while nobody else can write it.
