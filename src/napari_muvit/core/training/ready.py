@@ -109,6 +109,7 @@ def check_training(
         zero_is_background=zero,
         classes=model.names if isinstance(model, ModelConfig) else None,
         preferred=preferred_class_names(model, start),
+        should_stop=should_stop,
     )
     if not isinstance(model, ModelConfig) and not any(m.class_names for m in marks):
         for each in marks:
