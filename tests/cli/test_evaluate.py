@@ -14,6 +14,7 @@ from napari_muvit.cli import main
 from napari_muvit.core.data.annotations import Annotations, Polygon
 from napari_muvit.core.data.geojson import write_geojson
 from napari_muvit.core.data.zarr_writer import write_pyramid
+from napari_muvit.core.errors import AnnotationError
 from napari_muvit.core.evaluation import evaluate
 
 
@@ -98,7 +99,8 @@ def test_outlines_of_one_plane(prediction: Path, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["features"][0]["geometry"]["plane"] = {"c": -1, "z": 4, "t": 0}
     path.write_text(json.dumps(content))
-    assert sum(evaluate(prediction, path).pixels) == 0
+    with pytest.raises(AnnotationError, match=r"the outlines a\.geojson annotated no"):
+        evaluate(prediction, path)
     assert evaluate(prediction, path, planes={"z": 4}).pixels == (0, 400)
 
 

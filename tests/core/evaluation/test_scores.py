@@ -34,7 +34,7 @@ def test_each_slide_is_as_if_it_were_alone() -> None:
     rng = np.random.default_rng(0)
     guesses = [rng.integers(0, k, (20, 31), dtype=np.uint8) for k in (3, 5, 3)]
     truths = [rng.integers(0, 4, (20, 31), dtype=np.uint8) for _ in guesses]
-    pooled = evaluate(guesses, truths)
+    pooled = evaluate(guesses, truths, num_classes=4)
     assert [slide.name for slide in pooled.slides] == ["slide 1", "slide 2", "slide 3"]
     for slide, guess, truth in zip(pooled.slides, guesses, truths, strict=True):
         alone = evaluate(guess, truth, num_classes=4)
