@@ -123,6 +123,29 @@ def test_labels_with_pixels_of_another_size(
     np.testing.assert_array_equal(found.confusion, wanted.confusion)
 
 
+def test_a_dry_run_says_what_would_be_compared(
+    prediction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", labels(1))
+    out = tmp_path / "a.json"
+    files = [
+        "evaluate", "--prediction", str(prediction), "--labels",
+        str(tmp_path / "a.tif"), "--json", str(out), "--dry-run",
+    ]  # fmt: skip
+    assert main(files) == 0
+    said = capsys.readouterr().out
+    for part in ("p: 48 x 64 px", "against the label image a", "2 gland",
+                 "leaves out background", "3,072 pixels of 1 slide",
+                 "Nothing was compared"):  # fmt: skip
+        assert part in said
+    assert not out.exists()
+    # The checks are those of the real run.
+    assert main([*files, "--background", "glnd"]) == 2
+    assert "glnd" in capsys.readouterr().err
+    assert main([*files, "--background", "gland"]) == 0
+    assert "leaves out gland" in capsys.readouterr().out
+
+
 MISTAKES = {
     "another field": (["--labels", "{tmp}/wide.zarr"], "cover different ones"),
     "unknown size": (["--labels", "{tmp}/wide.tif"], "or a pixel size of both"),

@@ -30,29 +30,38 @@ def add_evaluate(commands: Commands) -> None:
         action="store_true",
         help="0 is a class; label v means class v + 1",
     )
+    add("--background", metavar="CLASS", help="class left out of mDSC (background)")
     add_inside(add, "label files")
     add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     add("--markdown", type=Path, metavar="FILE", help="also write tables to FILE")
     add("--plot", type=Path, metavar="FILE.png", help="also write a plot to FILE.png")
+    add("--dry-run", action="store_true", help="check everything, compare nothing")
     evaluate.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Print Dice per class and their mean, of each slide and of all."""
-    from ..core.evaluation import evaluate
+    from ..core.evaluation import evaluate, open_comparison
 
     _check_files(arguments)
+    options: dict[str, Any] = {
+        "zero_is_background": arguments.zero_is_background,
+        "class_names": split_names(arguments.classes),
+        "background": arguments.background,
+        "image": arguments.inside,
+        "planes": planes(arguments.plane),
+    }
+    given = arguments.prediction, arguments.labels
     with Console() as console, interruptible() as should_stop:
-        result = evaluate(
-            arguments.prediction,
-            arguments.labels,
-            zero_is_background=arguments.zero_is_background,
-            class_names=split_names(arguments.classes),
-            image=arguments.inside,
-            planes=planes(arguments.plane),
-            on_progress=console,
-            should_stop=should_stop,
-        )
+        if arguments.dry_run:
+            compared = open_comparison(*given, **options, should_stop=should_stop)
+        else:
+            result = evaluate(
+                *given, **options, on_progress=console, should_stop=should_stop
+            )
+    if arguments.dry_run:
+        say("\n".join([*compared.notes, compared.text(), "Nothing was compared."]))
+        return 0
     if len(result.slides) > 1:
         say(f"{result.slide_table()}\n\nAll {len(result.slides)} slides together:")
     say(result.table())

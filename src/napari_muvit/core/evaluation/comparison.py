@@ -112,8 +112,8 @@ def open_comparison(
     )
     images = dict(zip(images, read, strict=True))
     zero = zero_is_background or bool(said or more)
-    if not names and num_classes is not None:
-        names = numbered(num_classes, zero)
+    if not names and (num_classes is not None or said or more):
+        names = numbered(num_classes or 2, zero)
     reading = TruthReading(names, zero_is_background, image, planes)
     truth = [
         open_truth(images.get(i, label), predicted[i], reading)
