@@ -17,8 +17,8 @@ from ..data.annotations import Annotations, label_classes
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
 from ..errors import ConfigError
-from ..model.checkpoint import SEGMENTER
 from ..model.device import resolve_device
+from ..model.kinds import SEGMENTER
 from ..model.segmenter import MuViTSegmenter
 from ..progress import (
     Progress,
