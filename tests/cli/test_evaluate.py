@@ -157,7 +157,15 @@ MISTAKES = {
     "a folder": (["--labels", "{tmp}/a.tif", "--json", "{tmp}"], "is a folder"),
     "below a file": (
         ["--labels", "{tmp}/a.tif", "--markdown", "{tmp}/a.tif/b.md"],
-        "cannot be written",
+        "a.tif is a file",
+    ),
+    "what is compared": (
+        ["--labels", "{tmp}/a.tif", "--json", "{tmp}/./a.tif"],
+        "is compared",
+    ),
+    "inside the prediction": (
+        ["--labels", "{tmp}/a.tif", "--json", "{tmp}/p.zarr/x.json"],
+        "is an image",
     ),
     "no plane": (["--labels", "{tmp}/a.tif", "--plane", "z=4"], "no axis 'z'"),
     "no image": (["--labels", "{tmp}/a.tif", "--image", "7"], "7"),

@@ -71,6 +71,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Refuse output files that cannot be meant, before the work."""
+    from ..core.data.outputs import check_place
+
     plot = arguments.plot
     if plot is not None and plot.suffix.lower() != ".png":
         raise ConfigError(f"--plot {plot} needs a name that ends with .png.")
@@ -78,9 +80,13 @@ def _check_files(arguments: argparse.Namespace) -> None:
     given = [path.absolute() for path in files if path is not None]
     if len(set(given)) < len(given):
         raise ConfigError("--json, --markdown and --plot need different files.")
+    inputs = {Path(p).resolve() for p in (*arguments.prediction, *arguments.labels)}
     for path in given:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; give the name of a file in it.")
+        if path.resolve() in inputs:
+            raise ConfigError(f"{path} is compared; give another file for the figures.")
+        check_place(path.parent, "the figures")
 
 
 def _write(result: Any, arguments: argparse.Namespace) -> None:

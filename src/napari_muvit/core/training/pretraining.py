@@ -44,7 +44,7 @@ from .prepare import (
 )
 from .ready import check_machine, source_paths, start_settings
 from .result import TrainingResult
-from .run_folder import RunFolder, check_room
+from .run_folder import RunFolder, check_room, check_start_stays, run_folder
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .slide_checks import pixel_notes
 from .start import Start, choose_mae_config, start_mae
@@ -105,7 +105,7 @@ def pretrain(
     MuvitError
         As `finetune` does.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     began = now()
     config = settled(config)
     done = finished_result(folder, "pretrain") if resume else None
@@ -188,9 +188,10 @@ def check_pretraining(
 
     Parameters and exceptions are those of `pretrain`.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
+    check_start_stays(folder, start)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images, should_stop)
     chosen = choose_mae_config(model, start, pyramids)
@@ -268,7 +269,7 @@ def plan_pretraining(
     )
     with threads(config.num_threads):
         return make_plan(
-            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            _job(ready, config, run_folder(out), RunSettings()),
             config,
             ready.slides,
             ready.validation,

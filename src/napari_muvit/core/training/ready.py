@@ -41,7 +41,13 @@ from .prepare import (
     open_images,
     prepare,
 )
-from .run_folder import RunFolder, check_output, check_room
+from .run_folder import (
+    RunFolder,
+    check_output,
+    check_room,
+    check_start_stays,
+    run_folder,
+)
 from .slide_checks import pixel_notes
 from .split import hold_outs_of, prepare_validation
 from .start import (
@@ -97,9 +103,10 @@ def check_training(
 
     Parameters and exceptions are those of `finetune`.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
+    check_start_stays(folder, start)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     pyramids = open_images(images, should_stop)
     zero = reads_zero_as_background(model, start)
