@@ -53,6 +53,29 @@ def test_several_slides_and_all_files(
     assert [slide.mdice for slide in found.slides][1] == 1.0
 
 
+def test_a_folder_gets_all_three_files(
+    prediction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", labels(1))
+    tifffile.imwrite(tmp_path / "b.tif", labels(0))
+    out = tmp_path / "my scores ä"
+    files = [
+        "evaluate", "--prediction", str(prediction), str(prediction), "--labels",
+        str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), "--out", str(out),
+    ]  # fmt: skip
+    assert main(files) == 0
+    names = [f"evaluation.{end}" for end in ("json", "md", "png")]
+    assert sorted(p.name for p in out.iterdir()) == names
+    page = (out / "evaluation.md").read_text()
+    (line,) = [line for line in page.splitlines() if "lowest mDSC" in line]
+    assert line.endswith("p (1)")
+    (out / "mine.txt").write_text("x")
+    assert main(files) == 2
+    assert "holds files already" in capsys.readouterr().err
+    assert main([*files, "--overwrite"]) == 0
+    assert (out / "mine.txt").read_text() == "x"
+
+
 def test_one_slide_has_no_table_of_slides(
     prediction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,13 @@ def add_evaluate(commands: Commands) -> None:
     )
     add("--background", metavar="CLASS", help="class left out of mDSC (background)")
     add_inside(add, "label files")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write evaluation.json, evaluation.md and evaluation.png",
+    )
+    add("--overwrite", action="store_true", help="write into a folder that holds files")
     add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     add("--markdown", type=Path, metavar="FILE", help="also write tables to FILE")
     add("--plot", type=Path, metavar="FILE.png", help="also write a plot to FILE.png")
@@ -72,7 +79,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 def _check_files(arguments: argparse.Namespace) -> None:
     """Refuse output files that cannot be meant, before the work."""
     from ..core.data.outputs import check_place
+    from ..core.evaluation.output import check_folder
 
+    if arguments.out is not None:
+        check_folder(arguments.out, arguments.overwrite)
     plot = arguments.plot
     if plot is not None and plot.suffix.lower() != ".png":
         raise ConfigError(f"--plot {plot} needs a name that ends with .png.")
@@ -90,9 +100,13 @@ def _check_files(arguments: argparse.Namespace) -> None:
 
 
 def _write(result: Any, arguments: argparse.Namespace) -> None:
+    from ..core.evaluation import write_result
     from ..core.figures import save_png
     from ..core.files import write_json, write_text
 
+    if arguments.out:
+        write_result(result, arguments.out, name="evaluation",
+                     overwrite=arguments.overwrite)  # fmt: skip
     if arguments.json:
         write_json(arguments.json, result.to_dict())
     if arguments.markdown:

@@ -230,11 +230,14 @@ class Evaluation:
         several = len(self.slides) > 1
         missed = self.not_predicted
         facts = [
-            f"mDSC: **{number(self.mdice)}**" + (" (pooled)" if several else ""),
+            f"mean Dice (mDSC): **{number(self.mdice)}**"
+            + (" (the pixels of all slides together)" if several else "")
+            + "; 1 is the same as the annotation, 0 no overlap",
             f"mDSC of {len(self.slides)} slides: {number(mean)} ± {number(spread)} "
             "(mean and standard deviation)"
             if several
             else "",
+            self._lowest(),
             self.about_mean(),
             f"accuracy: {number(self.accuracy)} of the annotated pixels are right",
             f"annotated pixels: {sum(self.pixels):,}",
@@ -246,8 +249,8 @@ class Evaluation:
         parts.append(markdown_table(self._class_rows(), left=(1,)))
         if several:
             parts += ["## Slides", markdown_table(self._slides())]
-        parts += ["## Confusion", "Per cent of each class's annotated pixels: truth "
-                  "along rows, prediction along columns.",
+        parts += ["## Confusion", "What each class was taken for, in per cent of its "
+                  "annotated pixels: annotated along rows, predicted along columns.",
                   markdown_table(self._confusion_rows())]  # fmt: skip
         return "\n\n".join(parts) + "\n"
 
@@ -261,6 +264,14 @@ class Evaluation:
         """Name, mDSC, accuracy, pixels and Dice of each class, as cells of a table."""
         figures = number(self.mdice), number(self.accuracy), f"{sum(self.pixels):,}"
         return (self.name, *figures, *map(number, self.dice))
+
+    def _lowest(self) -> str:
+        """Name the slide to look at first."""
+        known = [s for s in self.slides if np.isfinite(s.mdice)]
+        if len(known) < 2:
+            return ""
+        slide = min(known, key=lambda s: s.mdice)
+        return f"lowest mDSC of a slide: {number(slide.mdice)}, {slide.name}"
 
     def _class_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [("label", "class", "Dice", "annotated pixels")]
@@ -280,7 +291,7 @@ class Evaluation:
     def _confusion_rows(self) -> list[tuple[str, ...]]:
         shares = self.shares()
         last = ("not predicted",) if self.not_predicted else ()
-        rows: list[tuple[str, ...]] = [("truth", *self.class_names, *last)]
+        rows: list[tuple[str, ...]] = [("annotated as", *self.class_names, *last)]
         for name, row in zip(self.class_names, shares, strict=True):
             cells = [number(100 * v, 1) for v in (*row[1:], *row[: len(last)])]
             rows.append((name, *cells))
