@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .core.config import ModelConfig
 from .core.errors import ConfigError
-from .core.model.checkpoint import SEGMENTER, is_model_folder, read_header
+from .core.model.checkpoint import is_model_folder, read_header
+from .core.model.kinds import SEGMENTER, plain_kind
 from .core.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def describe_path(path: str | Path, parts: bool = False, **reading: Any) -> Fact
         if header.kind != SEGMENTER:
             # An encoder or an autoencoder has neither classes nor this decoder.
             model = {k: v for k, v in model.items() if k not in _SEGMENTER_FACTS}
-            model["kind"] = f"model ({header.kind})"
+            model["kind"] = f"model ({plain_kind(header.kind)})"
         if parts:
             model["parts"] = describe_parts(header.config)
         return model

@@ -183,6 +183,12 @@ MISTAKES = {
     "no labels": (["finetune", "--images", "IMAGE"], "one label file for each image"),
     "no minutes": (["pretrain", "IMAGE", "--minutes", "0"], "minutes is 0"),
     "no such field": (["pretrain", "IMAGE", "--set", "depht=2"], "depht=2"),
+    "a typo": (["pretrain", "IMAGE", "--set", "clip_nrom=2"], "Is clip_norm meant?"),
+    "nothing": (
+        ["pretrain", "IMAGE", "--steps", "1", "--set", "seed=null"], "seed is None"),
+    "none": (
+        ["pretrain", "IMAGE", "--steps", "1", "--set", "early_stop=None",
+         "--set", "seed=x"], "seed is 'x'"),
     "no number": (
         ["pretrain", "IMAGE", "--steps", "1", "--set", "mlp_ratio=two"],
         "mlp_ratio is 'two'"),

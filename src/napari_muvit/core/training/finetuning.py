@@ -42,7 +42,7 @@ from .ready import (
     start_settings,
 )
 from .result import TrainingResult
-from .run_folder import RunFolder
+from .run_folder import RunFolder, run_folder
 from .split import build_datasets, hold_outs_of
 from .start import (
     Start,
@@ -120,7 +120,7 @@ def finetune(
         `OutputError` or `DeviceError` for what the user can mend; `Cancelled` when it
         was stopped before there was any model.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     began = now()
     config = settled(config)
     ended = find_ended(folder, "finetune", overwrite=overwrite, resume=resume)
@@ -225,7 +225,7 @@ def plan_finetuning(
     )
     with threads(config.num_threads):
         return make_plan(
-            finetune_job(ready, config, RunFolder(Path(out)), RunSettings()),
+            finetune_job(ready, config, run_folder(out), RunSettings()),
             config,
             ready.data.slides,
             ready.validation,

@@ -46,7 +46,7 @@ from .prepare import (
 )
 from .ready import check_machine, source_paths, start_settings
 from .result import TrainingResult
-from .run_folder import RunFolder, check_room
+from .run_folder import RunFolder, check_room, check_start_stays, run_folder
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .slide_checks import pixel_notes
 from .start import Start, choose_mae_config, start_mae
@@ -109,7 +109,7 @@ def pretrain(
     MuvitError
         As `finetune` does.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     began = now()
     config = settled(config)
     complete = partial(
@@ -206,9 +206,10 @@ def check_pretraining(
 
     Parameters and exceptions are those of `pretrain`.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
+    check_start_stays(folder, start)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     data = _opened(images, model, start, val_images, should_stop)
     pixels = pixel_notes(
@@ -310,7 +311,7 @@ def plan_pretraining(
     )
     with threads(config.num_threads):
         return make_plan(
-            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            _job(ready, config, run_folder(out), RunSettings()),
             config,
             ready.data.slides,
             ready.data.validation,

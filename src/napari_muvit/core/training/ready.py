@@ -17,8 +17,8 @@ from ..data.annotations import Annotations, label_classes
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
 from ..errors import ConfigError
-from ..model.checkpoint import SEGMENTER
 from ..model.device import resolve_device
+from ..model.kinds import SEGMENTER
 from ..model.segmenter import MuViTSegmenter
 from ..progress import (
     Progress,
@@ -41,7 +41,13 @@ from .prepare import (
     open_images,
     prepare,
 )
-from .run_folder import RunFolder, check_output, check_room
+from .run_folder import (
+    RunFolder,
+    check_output,
+    check_room,
+    check_start_stays,
+    run_folder,
+)
 from .slide_checks import pixel_notes
 from .split import hold_outs_of, prepare_validation
 from .start import (
@@ -97,9 +103,10 @@ def check_training(
 
     Parameters and exceptions are those of `finetune`.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
+    check_start_stays(folder, start)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
     data, validation = prepare_training(
         images, annotations, config, model=model, start=start, val_images=val_images,
@@ -157,6 +164,7 @@ def prepare_training(
         zero_is_background=zero,
         classes=model.names if isinstance(model, ModelConfig) else None,
         preferred=preferred_class_names(model, start),
+        should_stop=should_stop,
     )
     if not isinstance(model, ModelConfig) and not any(m.class_names for m in marks):
         for each in marks:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import TrainingConfig
+from ..data.outputs import check_place
 from ..errors import OutputError
 from ..model.checkpoint import is_model_folder
 from ..settings import SETTINGS_FILE, WRITTEN_BY_A_RUN
 from .base_module import Network
 from .report.page import CURVES, REPORT
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 PROBE = ".write-test"
 """File by which it is found out whether a folder can be written."""
 ROOM_TO_SPARE = 2**20
@@ -122,6 +125,11 @@ class RunFolder:
             ) from error
 
 
+def run_folder(out: str | Path) -> RunFolder:
+    """Return the folder of a run, the same one wherever the process goes meanwhile."""
+    return RunFolder(Path(out).expanduser().absolute())
+
+
 def _part(path: Path) -> Path:
     """Where a file is written before it is in its place."""
     return path.with_name(path.name + ".part")
@@ -150,8 +158,9 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
     OutputError
         With what is there and what to do.
     """
-    check_content(folder, overwrite=overwrite, resume=resume)
     path = folder.path
+    check_place(path, "the model")
+    check_content(folder, overwrite=overwrite, resume=resume)
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -161,10 +170,29 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
         for parent in made:
             parent.rmdir()
     except OSError as error:
+        remedy = "Free the disk or choose" if error.errno in _FULL else "Choose"
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Free the disk or "
-            "choose another folder for the model."
+            f"{path} cannot be written: {error.strerror or error}. {remedy} another "
+            "folder for the model."
         ) from error
+
+
+def check_start_stays(folder: RunFolder, start: object) -> None:
+    """Refuse to write over the model that is started from.
+
+    Raises
+    ------
+    OutputError
+        With what to do.
+    """
+    if not isinstance(start, str | Path):
+        return
+    place = Path(start).expanduser().resolve()
+    if folder.path.resolve() in (place, *place.parents):
+        raise OutputError(
+            f"{start} is started from, and would be replaced by the new model at "
+            f"{folder.path}. Choose another folder for the new one."
+        )
 
 
 def check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
