@@ -12,6 +12,7 @@ the images are not part of this project. Synthetic slides (100 to train on, 10 t
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import resource
@@ -179,6 +180,7 @@ def run(
         "train_cpu_seconds": round(train_cpu),
         "predict_seconds": round(predicted - trained),
         "predict_cpu_seconds": round(predict_cpu),
+        "curve": curve(folder / "model"),
         "mDSC": round(score.mdice, 4),
         # Without the first class: background or glass.
         "mDSC_without_first": round(
@@ -188,6 +190,16 @@ def run(
             n: round(d, 4) for n, d in zip(score.class_names, score.dice, strict=True)
         },
     }
+
+
+def curve(model: Path) -> list[list[float]]:
+    """[step, seconds, mDSC] of each validation on what was held out of the labels."""
+    with (model / "training" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["mDSC"]]
+    return [
+        [int(r["step"]), round(float(r["seconds"]), 1), round(float(r["mDSC"]), 4)]
+        for r in rows
+    ]
 
 
 def draw(

@@ -85,8 +85,13 @@ class RunFolder:
             is_model_folder(self.path) or _holds_only(self.path, self.private.name)
         )
 
-    def forget_report(self) -> None:
-        """Remove the report of an earlier run, whose model is no longer there.
+    def forget_results(self, *, replaced: bool) -> None:
+        """Remove what shows an earlier model, once another one is in its place.
+
+        Parameters
+        ----------
+        replaced
+            Whether the models of another run are replaced: then its last one goes too.
 
         Raises
         ------
@@ -96,6 +101,8 @@ class RunFolder:
         try:
             for name in (REPORT, CURVES):
                 (self.path / name).unlink(missing_ok=True)
+            if replaced and is_model_folder(self.last):
+                shutil.rmtree(self.last)
         except OSError as error:
             raise OutputError(
                 f"{self.path} cannot be written: {error.strerror or error}."
@@ -153,8 +160,7 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
     """
     path = folder.path
     check_place(path, "the model")
-    if path.is_dir() and any(entry.name != PROBE for entry in path.iterdir()):
-        _check_content(folder, overwrite=overwrite, resume=resume)
+    check_content(folder, overwrite=overwrite, resume=resume)
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -189,8 +195,13 @@ def check_start_stays(folder: RunFolder, start: object) -> None:
         )
 
 
-def _check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
+def check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
+    """Refuse what is somebody else's; see `check_output`."""
     path = folder.path
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; a folder for the model is needed.")
+    if not path.is_dir() or _holds_only(path):
+        return
     known = folder.unfinished or folder.finished or folder.begun
     if not is_model_folder(path) and not known:
         raise OutputError(
