@@ -122,7 +122,7 @@ def test_outlines_of_one_plane(prediction: Path, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["features"][0]["geometry"]["plane"] = {"c": -1, "z": 4, "t": 0}
     path.write_text(json.dumps(content))
-    with pytest.raises(AnnotationError, match=r"the outlines a\.geojson annotated no"):
+    with pytest.raises(AnnotationError, match=r"in the outlines a\.geojson no pixel"):
         evaluate(prediction, path)
     assert evaluate(prediction, path, planes={"z": 4}).pixels == (0, 400)
 

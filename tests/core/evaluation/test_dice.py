@@ -113,7 +113,7 @@ def test_table_and_json() -> None:
 def test_truth_without_a_pixel_is_no_result() -> None:
     """It gave mDSC - as if something had been compared."""
     guess, truth = pair((50, 50), 2)
-    with pytest.raises(AnnotationError, match="nothing to compare: the label image"):
+    with pytest.raises(AnnotationError, match="nothing to compare: in the label image"):
         evaluate(guess, np.zeros_like(truth), num_classes=2)
     # One slide of two may have none.
     both = evaluate([guess, guess], [truth, np.zeros_like(truth)], num_classes=2)

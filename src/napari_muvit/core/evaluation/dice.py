@@ -124,8 +124,8 @@ def _check_compared(confusion: Confusion, compared: Comparison) -> None:
         named = [truth.name for truth in compared.truth]
         which = named[0] if len(named) == 1 else f"the {len(named)} label files"
         raise AnnotationError(
-            f"There is nothing to compare: {which} annotated no pixel of the "
-            "prediction. Annotate some of it; if 0 is a class in a label image, choose "
+            f"There is nothing to compare: in {which} no pixel of the prediction is "
+            "annotated. Annotate some of it; if 0 is a class in a label image, choose "
             "--zero-is-background."
         )
     largest, found = int(np.flatnonzero(truth)[-1]), int(np.flatnonzero(guess)[-1])
