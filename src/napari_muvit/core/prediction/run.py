@@ -13,27 +13,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import ModelConfig, PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
-from ..errors import Cancelled, ConfigError
+from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
+from .canvases import Canvases, FilledTile
 from .checks import PixelBox
-from .execution import Canvases, HeapTrimmer, StopCheck, prepared
+from .execution import HeapTrimmer, StopCheck, prepared, settled_precision
 from .identity import describe_run
+from .output import Output, Written
 from .plan import PredictionPlan, Tile, plan_prediction
-from .reader import Batch, BatchReader, Schedule, readable
+from .reader import Batch, BatchReader, Unreadable, readable
+from .schedule import Schedule
 from .writer import LabelWriter
 
 if TYPE_CHECKING:
     import zarr
 
 DEFAULTS = PredictionConfig()
+MAX_UNREAD = 64
+"""Crops one after the other that cannot be read before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,10 @@ class PredictionRun:
         Whether all of it was done by an earlier run: there is nothing to iterate over.
     stopped
         Whether `stop` or ``should_stop`` ended it.
+    failed
+        Boxes of the tiles that could not be read, in output pixels.
+    precision
+        ``32-true`` or ``bf16-mixed``.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class PredictionRun:
         self.config = config
         self.out = out
         self.stopped = False
+        self.failed: list[PixelBox] = []
         self._model = model
         self._model_config = _config_of(model)
         self._on_progress = on_progress
@@ -99,6 +109,7 @@ class PredictionRun:
             self._pyramid, self._model_config, config
         )
         self._device = resolve_device(config.device)
+        self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
@@ -114,7 +125,11 @@ class PredictionRun:
         if self._writer is not None and not self.finished_before:
             self._writer.begin()
             weakref.finalize(self, self._writer.close)
+        self._finished = done
         self._schedule = Schedule(self.plan, done)
+        self._pass_size = self.plan.batch_size
+        self._unread = 0
+        self._first_error: PyramidError | None = None
         self._active = False
         self._warned = False
 
@@ -127,6 +142,7 @@ class PredictionRun:
                 self._model_config,
                 self.normalisation,
                 self.config.overlap,
+                self.precision,
                 model_name,
             )
         writer = LabelWriter(
@@ -181,7 +197,8 @@ class PredictionRun:
         Raises
         ------
         PyramidError
-            If the slide cannot be read.
+            If the slide, or a part of it, cannot be read: then at the end, when all
+            else is done.
         OutputError
             If the output cannot be written.
         """
@@ -194,28 +211,112 @@ class PredictionRun:
         self._report("\n".join(self.plan.notes))
         if self.finished_before:
             return
-        reader: BatchReader | None = None
-        try:
-            with prepared(self._model, self._device, self.config, self._stop):
-                reader = BatchReader(
-                    self._with_coarse_levels(),
-                    self._model_config,
-                    self.normalisation,
-                    self._schedule,
-                    self.plan.batch_size,
-                )
-                canvases, trim = Canvases(), HeapTrimmer()
-                while (batch := self._next_batch(reader)) is not None:
-                    labels = self._forward(batch)
-                    trim()
-                    for tile, canvas in canvases.add(batch, labels):
-                        yield self._finish(tile, tile.to_output(canvas))
-        except Cancelled:
-            self.stopped = True
-        finally:
-            if reader is not None:
-                reader.close()
-            self.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            try:
+                yield from self._predicted(stack)
+            except Cancelled:
+                self.stopped = True
+                return
+        self._complain()
+
+    def _predicted(self, stack: contextlib.ExitStack) -> Iterator[PredictedTile]:
+        """Read, compute and write; each of the three at its own pace."""
+        stack.enter_context(
+            prepared(self._model, self._device, self.config, self._stop)
+        )
+        wanted = np.zeros(self.plan.num_tiles, dtype=bool)
+        wanted[self.plan.indices()] = True
+        canvases = Canvases(
+            self.plan, wanted & ~self._finished, self._model_config.num_classes,
+            self._device,
+        )  # fmt: skip
+        stack.callback(canvases.close)
+        output = Output(self._writer, self._stop.check)
+        stack.callback(output.close)
+        reader = BatchReader(
+            self._with_coarse_levels(),
+            self._model_config,
+            self.normalisation,
+            self._schedule,
+            self.plan.batch_size,
+        )
+        stack.callback(reader.close)
+        trim = HeapTrimmer()
+        while (batch := self._next_batch(reader)) is not None:
+            if isinstance(batch, Unreadable):
+                self._lose(canvases.skip(batch.crop), batch.error)
+                continue
+            self._unread = 0
+            for filled in self._passes(batch, canvases):
+                output.put(filled)
+            trim()
+            yield from map(self._finish, output.written())
+        yield from map(self._finish, output.finish())
+
+    def _passes(self, batch: Batch, canvases: Canvases) -> Iterator[FilledTile]:
+        """Take a batch through the model, in parts where the memory asks for it."""
+        first = 0
+        while first < len(batch.crops):
+            try:
+                with torch.inference_mode():
+                    part = slice(first, first + self._pass_size)
+                    logits = self._forward(batch.pixels[part], batch.boxes[part])
+                    filled = list(canvases.add(batch.crops[part], logits))
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+                continue
+            first += self._pass_size
+            yield from filled
+
+    def _forward(
+        self, pixels: NDArray[np.float32], boxes: NDArray[np.float32]
+    ) -> Tensor:
+        """(B, L, C, H, W) pixels to (B, K, H, W) logits."""
+        x = torch.from_numpy(pixels).to(self._device, non_blocking=True)
+        places = torch.from_numpy(boxes).to(self._device, non_blocking=True)
+        half = self.precision == "bf16-mixed"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            return self._model(x, places)  # type: ignore[no-any-return]
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        """Go on with passes half as large after the memory ran out."""
+        if self._pass_size == 1:
+            raise ConfigError(
+                f"A single crop does not fit into the memory of {self._device}; choose "
+                "another device. What is finished is kept.",
+                "device",
+            ) from error
+        self._pass_size = -(-self._pass_size // 2)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._report(
+            f"The memory of {self._device} ran out; going on with {self._pass_size} "
+            "crops at a time."
+        )
+
+    def _lose(self, tiles: Sequence[Tile], error: PyramidError) -> None:
+        """Go on without tiles that cannot be read; not if nothing can be read."""
+        if not self.failed:
+            self._first_error = error
+        self.failed.extend(tile.box for tile in tiles)
+        self._unread += 1
+        path = self._pyramid.path
+        if self._unread >= MAX_UNREAD or (path is not None and not path.exists()):
+            raise PyramidError(
+                f"{error} What is finished is kept; repair the file and run again."
+            ) from error
+        if tiles:
+            self._report(f"{error} Going on with the rest.")
+
+    def _complain(self) -> None:
+        """Raise when tiles are missing at the end."""
+        if self.failed and self._first_error is not None:
+            raise PyramidError(
+                f"{len(self.failed)} of {len(self.plan)} tiles could not be read; the "
+                f"others are done. The first error: {self._first_error} Repair the "
+                "file and run again, or choose a region without it."
+            ) from self._first_error
 
     def _with_coarse_levels(self) -> Pyramid:
         """Return the slide with the levels that it lacks, from the cache on disk.
@@ -233,35 +334,14 @@ class PredictionRun:
             should_stop=self._stop.asked,
         )
 
-    def _next_batch(self, reader: BatchReader) -> Batch | None:
+    def _next_batch(self, reader: BatchReader) -> Batch | Unreadable | None:
         while True:
             self._stop.check()
             with contextlib.suppress(queue.Empty):
                 return reader.get()
 
-    def _forward(self, batch: Batch) -> NDArray[np.uint8]:
-        """Labels of the finest boxes, (B, H, W); 0 where the logits are not finite."""
-        try:
-            with torch.inference_mode():
-                pixels = torch.from_numpy(batch.pixels).to(self._device)
-                boxes = torch.from_numpy(batch.boxes).to(self._device)
-                logits = self._model(pixels, boxes)
-                # On a CPU argmax over channels takes ten times as long as max, which
-                # also hands NaN on.
-                best, index = logits.max(dim=1)
-                result = (index + 1).to(torch.uint8) * torch.isfinite(best)
-                return np.asarray(result.cpu().numpy(), dtype=np.uint8)
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"A batch of {len(batch.pixels)} crops does not fit into the memory of "
-                f"{self._device}; choose a smaller batch_size. What is finished is "
-                "kept, but a prediction with another batch_size starts anew.",
-                "batch_size",
-            ) from error
-
-    def _finish(self, tile: Tile, labels: NDArray[np.uint8]) -> PredictedTile:
-        if self._writer is not None:
-            self._writer.write(tile, labels)
+    def _finish(self, written: Written) -> PredictedTile:
+        tile, labels = written
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
