@@ -53,6 +53,11 @@ def collect(run: PredictionRun) -> np.ndarray:
     return labels
 
 
+def count_done(out: Path) -> int:
+    """Tiles that are marked."""
+    return sum(byte > 0 for byte in (out / ".muvit" / "done").read_bytes())
+
+
 def values_of(pyramid: Pyramid) -> np.ndarray:
     return np.asarray(pyramid.levels[0].source.read((0, 0), pyramid.shape)[0])
 
@@ -237,7 +242,7 @@ def test_a_broken_chunk_costs_its_tile_and_is_one_clear_error_at_the_end(
     with pytest.raises(PyramidError, match=match):
         list(run)
     assert run.failed == [(192, 192, 256, 256)]
-    assert sum((out / ".muvit" / "done").read_bytes()) == 15
+    assert count_done(out) == 15
     labels = np.asarray(zarr.open_array(out / "0", mode="r")[:])
     assert np.count_nonzero(labels) == 64 * 64 * 15
     assert not labels[192:, 192:].any()

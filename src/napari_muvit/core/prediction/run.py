@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,10 +30,7 @@ from .output import Output, Written
 from .plan import PredictionPlan, Tile, plan_prediction
 from .reader import Batch, BatchReader, Unreadable, readable
 from .schedule import Schedule
-from .writer import LabelWriter
-
-if TYPE_CHECKING:
-    import zarr
+from .writer import LabelWriter, Level
 
 DEFAULTS = PredictionConfig()
 MAX_UNREAD = 64
@@ -74,7 +70,7 @@ class PredictionRun:
     normalisation
         The slide's numbers.
     levels
-        The output's zarr arrays, finest first; None for a preview.
+        The output's arrays, finest first; None for a preview.
     finished_before
         Whether all of it was done by an earlier run: there is nothing to iterate over.
     stopped
@@ -162,8 +158,11 @@ class PredictionRun:
         return writer
 
     @property
-    def levels(self) -> list[zarr.Array[Any]] | None:
-        """The output's zarr arrays, finest first; None for a preview."""
+    def levels(self) -> list[Level] | None:
+        """The output's arrays, finest first; None for a preview.
+
+        The finest one is on disk, the others hold the newest pixels in memory.
+        """
         return None if self._writer is None else self._writer.levels
 
     def focus(self, box: Sequence[float] | None) -> None:

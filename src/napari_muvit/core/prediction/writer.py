@@ -1,9 +1,13 @@
 """Writing a prediction: a label pyramid on disk that can be continued at any moment.
 
 The store is an OME-Zarr label image. Beside its levels lies ``.muvit/`` with
-``run.json`` (what the prediction was made from), ``done`` (one byte a tile, set after
-the tile's chunks are on disk) and ``lock`` (one writer at a time). A kill between
-chunks and flag costs that one tile, which is then written again with the same pixels.
+``run.json`` (what the prediction was made from), ``done`` (one byte a tile) and
+``lock`` (one writer at a time). A tile's byte is 1 once its chunk at the finest level
+is written, and 2 once the coarse levels are, which are kept in memory for a few seconds
+(`levels`). A kill between chunk and byte costs that one tile, which is written again
+with the same pixels; after a kill before the coarse levels were written, the next run
+makes them anew from the finest one. The system decides when what is written reaches the
+disk: a process that dies loses nothing, a power cut may lose the last half minute.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +28,7 @@ from numpy.typing import NDArray
 from ..data.zarr_writer import halve_labels
 from ..errors import OutputError
 from ..lock import OutputLock, check_free
+from .levels import CoarseLevel
 from .record import PRIVATE, read_record
 
 if TYPE_CHECKING:
@@ -31,6 +37,11 @@ if TYPE_CHECKING:
     from .checks import PixelBox
     from .plan import PredictionPlan, Tile
 
+Level = zarr.Array[Any] | CoarseLevel
+FINEST, ALL = 1, 2
+"""Values of a tile's byte: which levels are written."""
+FLUSH_SECONDS = 5.0
+"""How long coarse levels may wait."""
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray")
 """Files of which a Zarr store has one."""
 
@@ -70,7 +81,10 @@ class LabelWriter:
         overwrite: bool = False,
     ) -> None:
         self.path = Path(os.path.abspath(path))
+        self.plan = plan
         self._lock: OutputLock | None = None
+        self._waiting: list[int] = []
+        self._flushed = time.monotonic()
         _refuse_image(self.path, pyramid.path)
         try:
             if overwrite:
@@ -127,7 +141,8 @@ class LabelWriter:
             )
         self.record: Mapping[str, Any] = found
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
-        self.levels = open_levels(self.path)
+        finest, *coarse = open_levels(self.path)
+        self.levels: list[Level] = [finest, *(CoarseLevel(level) for level in coarse)]
         if len(flags) != plan.num_tiles or self.levels[0].shape != plan.shape:
             raise OutputError(f"{self.path} is damaged; overwrite it.")
         self.done: NDArray[np.bool_] = flags.astype(bool)
@@ -144,6 +159,8 @@ class LabelWriter:
             self._lock = OutputLock(self.path / PRIVATE / "lock", self.path)
             flags = (self.path / PRIVATE / "done").read_bytes()
             self.done = np.frombuffer(flags, np.uint8).astype(bool)
+            for index in np.flatnonzero(np.frombuffer(flags, np.uint8) == FINEST):
+                self._restore(self.plan.tile(int(index)))
             # Left by a writer that was killed within a chunk.
             for partial in self.path.rglob("*.partial"):
                 partial.unlink(missing_ok=True)
@@ -152,8 +169,15 @@ class LabelWriter:
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
 
+    def _restore(self, tile: Tile) -> None:
+        """Make the coarse levels of a tile from the finest one."""
+        y0, x0, y1, x1 = tile.box
+        labels = np.asarray(self.levels[0][y0:y1, x0:x1])
+        write_levels(self.levels, tile.box, labels, first=1)
+        self._waiting.append(tile.index)
+
     def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
-        """Write a tile at all levels, then mark it as done.
+        """Write a tile, then mark it as done.
 
         Parameters
         ----------
@@ -169,24 +193,53 @@ class LabelWriter:
         """
         try:
             write_levels(self.levels, tile.box, labels)
-            with open(self.path / PRIVATE / "done", "r+b", buffering=0) as file:
-                file.seek(tile.index)
-                file.write(b"\x01")
+            self._mark([tile.index], FINEST)
+            self._waiting.append(tile.index)
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self.flush()
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
         self.done[tile.index] = True
         if self._lock is not None:
             self._lock.touch()
 
+    def flush(self) -> None:
+        """Write the coarse levels.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses; the next run makes them anew.
+        """
+        for level in self.levels:
+            if isinstance(level, CoarseLevel):
+                level.flush()
+        self._mark(self._waiting, ALL)
+        self._waiting.clear()
+        self._flushed = time.monotonic()
+
+    def _mark(self, indices: list[int], value: int) -> None:
+        with open(self.path / PRIVATE / "done", "r+b", buffering=0) as file:
+            for index in indices:
+                file.seek(index)
+                file.write(bytes([value]))
+
     def close(self) -> None:
-        """Let others write; calling it again does nothing."""
-        if self._lock is not None:
+        """Write what waits and let others write; calling it again does nothing."""
+        if self._lock is None:
+            return
+        try:
+            if self._waiting:
+                self.flush()
+        except OSError as error:
+            raise OutputError(_refused(self.path, error)) from error
+        finally:
             self._lock.release()
             self._lock = None
 
 
 def write_levels(
-    levels: list[zarr.Array[Any]], box: PixelBox, labels: NDArray[np.uint8]
+    levels: Sequence[Level], box: PixelBox, labels: NDArray[np.uint8], first: int = 0
 ) -> None:
     """Write labels at level 0 and what follows from them at the coarser levels.
 
@@ -198,9 +251,12 @@ def write_levels(
         (y0, x0, y1, x1) in pixels of level 0.
     labels
         Shape of ``box``.
+    first
+        Finest level to be written.
     """
     y0, x0, y1, x1 = box
-    levels[0][y0:y1, x0:x1] = labels
+    if first == 0:
+        levels[0][y0:y1, x0:x1] = labels
     for finer, level in pairwise(levels):
         height, width = finer.shape
         top, left, bottom, right = y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2)
