@@ -217,10 +217,30 @@ class PredictionConfig(JsonConfig):
     overwrite: bool = False
     """Replace another run's output at the same path."""
     num_threads: int | None = None
-    """CPU threads of torch; None: as torch chooses."""
+    """CPU threads of torch; None: as torch chooses, shared by the workers."""
+    workers: int = 1
+    """Processes on this machine; on GPUs one a GPU."""
+    scheduler: str | None = None
+    """Address of a dask.distributed cluster whose workers are to do it."""
+    shard: tuple[int, int] | None = None
+    """(i, n): do the i-th of n parts (0 is the first), without the others."""
 
     def __post_init__(self) -> None:
         self.check_types()
+        whole(self.workers, 1, "workers")
+        if self.shard is not None:
+            index, count = self.shard
+            require(
+                0 <= index < count,
+                f"shard is {index}/{count}; 0/{count} to {count - 1}/{count} are "
+                "possible, as parts are counted from 0.",
+                "shard",
+            )
+        require(
+            (self.workers > 1) + bool(self.scheduler) + (self.shard is not None) < 2,
+            "workers, scheduler and shard exclude each other.",
+            "workers",
+        )
         require(
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",

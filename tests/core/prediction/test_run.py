@@ -253,6 +253,32 @@ def test_a_broken_chunk_costs_its_tile_and_is_one_clear_error_at_the_end(
     assert boxes == [(192, 192, 256, 256)]
 
 
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_labels(
+    slide: Build, identity_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyramid, model = slide((200, 300)), identity_model()
+    expected = collect(predict(pyramid, model, cpu(batch_size=6)))
+    forward, room = type(model).forward, [2]
+
+    def small(self: Any, x: Tensor, bboxes: Tensor) -> Tensor:
+        if len(x) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, x, bboxes)
+
+    monkeypatch.setattr(type(model), "forward", small)
+    events: list[Progress] = []
+    run = predict(pyramid, model, cpu(batch_size=6), on_progress=events.append)
+    assert (collect(run) == expected).all()
+    said = [e.message for e in events if "ran out" in e.message]
+    assert said == [
+        "The memory of cpu ran out; going on with 3 crops at a time.",
+        "The memory of cpu ran out; going on with 2 crops at a time.",
+    ]
+    room[0] = 0
+    with pytest.raises(ConfigError, match="A single crop does not fit"):
+        collect(predict(pyramid, model, cpu(batch_size=6)))
+
+
 def test_a_zarr_that_vanishes_is_not_read_as_zeros(
     zarr_slide: Build, identity_model: Build, tmp_path: Path
 ) -> None:

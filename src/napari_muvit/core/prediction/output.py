@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .canvases import FilledTile
     from .plan import Tile
-    from .writer import LabelWriter
+    from .writer import TileWriter
 
 WAITING = 8
 """Tiles that wait for the disk before the model has to."""
@@ -35,7 +35,7 @@ class Output:
         Called while waiting; raises to stop.
     """
 
-    def __init__(self, writer: LabelWriter | None, check: Callable[[], None]) -> None:
+    def __init__(self, writer: TileWriter | None, check: Callable[[], None]) -> None:
         self._writer = writer
         self._check = check
         self._waiting: queue.Queue[FilledTile | None] = queue.Queue(maxsize=WAITING)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import ModelConfig, PredictionConfig
 from ..data.cache_settings import CacheSettings
@@ -22,19 +20,20 @@ from ..data.pyramid import Pyramid
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
-from .canvases import Canvases, FilledTile
+from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
-from .execution import HeapTrimmer, StopCheck, prepared, settled_precision
+from .engine import Engine, Work
+from .execution import StopCheck, settled_precision
 from .identity import describe_run
-from .output import Output, Written
-from .plan import PredictionPlan, Tile, plan_prediction
-from .reader import Batch, BatchReader, Unreadable, readable
+from .output import Written
+from .plan import PredictionPlan, plan_prediction
+from .reader import readable
 from .schedule import Schedule
+from .shards import ShardWriter
+from .workers import Workers
 from .writer import LabelWriter, Level
 
 DEFAULTS = PredictionConfig()
-MAX_UNREAD = 64
-"""Crops one after the other that cannot be read before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +74,10 @@ class PredictionRun:
         Whether all of it was done by an earlier run: there is nothing to iterate over.
     stopped
         Whether `stop` or ``should_stop`` ended it.
-    failed
-        Boxes of the tiles that could not be read, in output pixels.
     precision
         ``32-true`` or ``bf16-mixed``.
+    failed
+        Boxes of the tiles that could not be read, in output pixels.
     """
 
     def __init__(
@@ -91,11 +90,11 @@ class PredictionRun:
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
+        model_folder: Path | None = None,
     ) -> None:
         self.config = config
         self.out = out
         self.stopped = False
-        self.failed: list[PixelBox] = []
         self._model = model
         self._model_config = _config_of(model)
         self._on_progress = on_progress
@@ -112,22 +111,42 @@ class PredictionRun:
                 self._pyramid, self._model_config.normalisation
             )
         self._writer = None if out is None else self._open_writer(out, model_name)
-        done = np.zeros(self.plan.num_tiles, dtype=bool)
+        self._workers = Workers.of(config, model_folder, out)
+        self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
-            done = self._writer.done
-        selected = self.plan.indices()
-        self._done = int(done[selected].sum())
-        self.finished_before = self._done == len(self.plan)
-        if self._writer is not None and not self.finished_before:
-            self._writer.begin()
-            weakref.finalize(self, self._writer.close)
-        self._finished = done
-        self._schedule = Schedule(self.plan, done)
-        self._pass_size = self.plan.batch_size
-        self._unread = 0
-        self._first_error: PyramidError | None = None
+            self._finished = self._writer.done
+        self._wanted = np.zeros(self.plan.num_tiles, dtype=bool)
+        self._wanted[self.plan.indices()] = True
+        if config.shard is not None:
+            self._wanted &= in_shard(self.plan, config.shard)
+        self._total = int(self._wanted.sum())
+        self._done = int((self._wanted & self._finished).sum())
+        self.finished_before = self._done == self._total
+        self._target = self._begin_to_write()
+        self._schedule: Schedule | BlockSchedule
+        left_out = self._finished | ~self._wanted
+        if self._workers is None:
+            self._schedule = Schedule(self.plan, left_out)
+        else:
+            self._schedule = BlockSchedule(self.plan, left_out)
+        self._engine: Engine | None = None
+        self.failed: list[PixelBox] = []
+        self._first_error = ""
         self._active = False
         self._warned = False
+
+    def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
+        """Take the lock of the output, unless there is nothing left to do."""
+        if self._writer is None:
+            return None
+        if self.finished_before:
+            self._writer.complete(self._wanted)
+            return None
+        shard = self.config.shard
+        target = self._writer if shard is None else ShardWriter(self._writer, shard)
+        target.begin()
+        weakref.finalize(self, target.close)
+        return target
 
     def _open_writer(self, out: Path, model_name: str) -> LabelWriter:
         with readable(self._pyramid):
@@ -181,8 +200,8 @@ class PredictionRun:
 
     def close(self) -> None:
         """Let others write to the output; done by the end of an iteration too."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._target is not None:
+            self._target.close()
 
     def __enter__(self) -> PredictionRun:
         return self
@@ -213,109 +232,46 @@ class PredictionRun:
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             try:
-                yield from self._predicted(stack)
+                yield from self._predicted()
             except Cancelled:
                 self.stopped = True
                 return
-        self._complain()
-
-    def _predicted(self, stack: contextlib.ExitStack) -> Iterator[PredictedTile]:
-        """Read, compute and write; each of the three at its own pace."""
-        stack.enter_context(
-            prepared(self._model, self._device, self.config, self._stop)
-        )
-        wanted = np.zeros(self.plan.num_tiles, dtype=bool)
-        wanted[self.plan.indices()] = True
-        canvases = Canvases(
-            self.plan, wanted & ~self._finished, self._model_config.num_classes,
-            self._device,
-        )  # fmt: skip
-        stack.callback(canvases.close)
-        output = Output(self._writer, self._stop.check)
-        stack.callback(output.close)
-        reader = BatchReader(
-            self._with_coarse_levels(),
-            self._model_config,
-            self.normalisation,
-            self._schedule,
-            self.plan.batch_size,
-        )
-        stack.callback(reader.close)
-        trim = HeapTrimmer()
-        while (batch := self._next_batch(reader)) is not None:
-            if isinstance(batch, Unreadable):
-                self._lose(canvases.skip(batch.crop), batch.error)
-                continue
-            self._unread = 0
-            for filled in self._passes(batch, canvases):
-                output.put(filled)
-            trim()
-            yield from map(self._finish, output.written())
-        yield from map(self._finish, output.finish())
-
-    def _passes(self, batch: Batch, canvases: Canvases) -> Iterator[FilledTile]:
-        """Take a batch through the model, in parts where the memory asks for it."""
-        first = 0
-        while first < len(batch.crops):
-            try:
-                with torch.inference_mode():
-                    part = slice(first, first + self._pass_size)
-                    logits = self._forward(batch.pixels[part], batch.boxes[part])
-                    filled = list(canvases.add(batch.crops[part], logits))
-            except torch.OutOfMemoryError as error:
-                self._halve(error)
-                continue
-            first += self._pass_size
-            yield from filled
-
-    def _forward(
-        self, pixels: NDArray[np.float32], boxes: NDArray[np.float32]
-    ) -> Tensor:
-        """(B, L, C, H, W) pixels to (B, K, H, W) logits."""
-        x = torch.from_numpy(pixels).to(self._device, non_blocking=True)
-        places = torch.from_numpy(boxes).to(self._device, non_blocking=True)
-        half = self.precision == "bf16-mixed"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            return self._model(x, places)  # type: ignore[no-any-return]
-
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
-        """Go on with passes half as large after the memory ran out."""
-        if self._pass_size == 1:
-            raise ConfigError(
-                f"A single crop does not fit into the memory of {self._device}; choose "
-                "another device. What is finished is kept.",
-                "device",
-            ) from error
-        self._pass_size = -(-self._pass_size // 2)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._report(
-            f"The memory of {self._device} ran out; going on with {self._pass_size} "
-            "crops at a time."
-        )
-
-    def _lose(self, tiles: Sequence[Tile], error: PyramidError) -> None:
-        """Go on without tiles that cannot be read; not if nothing can be read."""
-        if not self.failed:
-            self._first_error = error
-        self.failed.extend(tile.box for tile in tiles)
-        self._unread += 1
-        path = self._pyramid.path
-        if self._unread >= MAX_UNREAD or (path is not None and not path.exists()):
+        if self.failed:
             raise PyramidError(
-                f"{error} What is finished is kept; repair the file and run again."
-            ) from error
-        if tiles:
-            self._report(f"{error} Going on with the rest.")
-
-    def _complain(self) -> None:
-        """Raise when tiles are missing at the end."""
-        if self.failed and self._first_error is not None:
-            raise PyramidError(
-                f"{len(self.failed)} of {len(self.plan)} tiles could not be read; the "
+                f"{len(self.failed)} of {self._total} tiles could not be read; the "
                 f"others are done. The first error: {self._first_error} Repair the "
                 "file and run again, or choose a region without it."
-            ) from self._first_error
+            )
+
+    def _predicted(self) -> Iterator[PredictedTile]:
+        work = Work(
+            self._with_coarse_levels(), self._model, self._model_config,
+            self.normalisation, self.plan, self.config, self._device, self.precision,
+        )  # fmt: skip
+        if isinstance(self._schedule, BlockSchedule):
+            yield from map(self._finish, self._by_workers(work, self._schedule))
+            return
+        engine = Engine(
+            work, self._schedule, self._wanted & ~self._finished, self._target,
+            self._stop, self._report,
+        )  # fmt: skip
+        self.failed = engine.failed
+        for written in engine:
+            yield self._finish(written)
+        self._first_error = str(engine.first_error)
+
+    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
+        """Send blocks to other processes; take over what they have written."""
+        if self._workers is None or self._writer is None:  # pragma: no cover
+            raise ConfigError("There is nobody to work.", "workers")
+        for result in self._workers.do(work, schedule, self._stop):
+            for index in result.tiles:
+                tile = self.plan.tile(index)
+                yield tile, self._writer.adopt(tile)
+            if result.failed:
+                self._first_error = self._first_error or result.error
+                self.failed.extend(result.failed)
+                self._report(f"{result.error} Going on with the rest.")
 
     def _with_coarse_levels(self) -> Pyramid:
         """Return the slide with the levels that it lacks, from the cache on disk.
@@ -333,12 +289,6 @@ class PredictionRun:
             should_stop=self._stop.asked,
         )
 
-    def _next_batch(self, reader: BatchReader) -> Batch | Unreadable | None:
-        while True:
-            self._stop.check()
-            with contextlib.suppress(queue.Empty):
-                return reader.get()
-
     def _finish(self, written: Written) -> PredictedTile:
         tile, labels = written
         self._done += 1
@@ -351,14 +301,14 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, len(self.plan))
+        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
 
     def _report(self, message: str = "") -> None:
         self._on_progress(
             Progress(
                 stage="predict",
                 done=self._done,
-                total=len(self.plan),
+                total=self._total,
                 unit="tile",
                 message=message,
             )
@@ -433,12 +383,14 @@ def predict(
         from ..data.open import open_pyramid
 
         source = open_pyramid(source)
+    folder = None
     if isinstance(model, nn.Module):
         name = type(model).__name__
     else:
         from ..model.checkpoint import load_model
 
-        name = Path(model).name
+        folder = Path(model)
+        name = folder.name
         model = load_model(model)
     return PredictionRun(
         source,
@@ -449,4 +401,5 @@ def predict(
         on_progress,
         should_stop,
         cache,
+        folder,
     )

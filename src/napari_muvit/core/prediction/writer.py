@@ -12,6 +12,8 @@ disk: a process that dies loses nothing, a power cut may lose the last half minu
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import zarr
@@ -29,7 +31,8 @@ from ..data.zarr_writer import halve_labels
 from ..errors import OutputError
 from ..lock import OutputLock, check_free
 from .levels import CoarseLevel
-from .record import PRIVATE, read_record
+from .record import PRIVATE, STOP, read_record
+from .shards import check_no_shard, forget_shards, shard_marks
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -44,6 +47,13 @@ FLUSH_SECONDS = 5.0
 """How long coarse levels may wait."""
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray")
 """Files of which a Zarr store has one."""
+
+
+class TileWriter(Protocol):
+    """Where finished tiles go."""
+
+    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
+        """Write a tile's labels, the shape of its box."""
 
 
 class LabelWriter:
@@ -120,7 +130,9 @@ class LabelWriter:
             private.mkdir()
             (private / "run.json").write_text(json.dumps(record, indent=1))
             (private / "done").write_bytes(bytes(plan.num_tiles))
-            aside.rename(self.path)
+            with contextlib.suppress(FileExistsError):
+                # Of several shards that begin at once, one is the first.
+                _move(aside, self.path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -145,7 +157,25 @@ class LabelWriter:
         self.levels: list[Level] = [finest, *(CoarseLevel(level) for level in coarse)]
         if len(flags) != plan.num_tiles or self.levels[0].shape != plan.shape:
             raise OutputError(f"{self.path} is damaged; overwrite it.")
-        self.done: NDArray[np.bool_] = flags.astype(bool)
+        self.done: NDArray[np.bool_] = flags.astype(bool) | shard_marks(
+            self.path, len(flags)
+        )
+
+    def complete(self, wanted: NDArray[np.bool_]) -> None:
+        """Make the coarse levels of finished tiles that a kill has cost."""
+        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
+        if (flags[wanted] != ALL).any() and self.marked().all():
+            self.begin()
+            self.close()
+
+    def marked(self) -> NDArray[np.bool_]:
+        """One flag a tile, as it is on disk now: whether somebody has done it."""
+        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
+        return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
+
+    def refused(self, error: OSError) -> str:
+        """Return what to say when the disk refuses."""
+        return _refused(self.path, error)
 
     def begin(self) -> None:
         """Become the one writer, and read again what is done.
@@ -157,24 +187,48 @@ class LabelWriter:
         """
         try:
             self._lock = OutputLock(self.path / PRIVATE / "lock", self.path)
-            flags = (self.path / PRIVATE / "done").read_bytes()
-            self.done = np.frombuffer(flags, np.uint8).astype(bool)
-            for index in np.flatnonzero(np.frombuffer(flags, np.uint8) == FINEST):
-                self._restore(self.plan.tile(int(index)))
+            check_no_shard(self.path)
+            self._take_up()
             # Left by a writer that was killed within a chunk.
             for partial in self.path.rglob("*.partial"):
                 partial.unlink(missing_ok=True)
         except OutputError:
+            self._let_go()
             raise
         except OSError as error:
+            self._let_go()
             raise OutputError(_refused(self.path, error)) from error
 
-    def _restore(self, tile: Tile) -> None:
-        """Make the coarse levels of a tile from the finest one."""
+    def _take_up(self) -> None:
+        """Take over what shards have done, and make the coarse levels that lack."""
+        private = self.path / PRIVATE
+        (private / STOP).unlink(missing_ok=True)
+        flags = np.frombuffer((private / "done").read_bytes(), np.uint8)
+        self.done = self.marked()
+        for index in np.flatnonzero(self.done & (flags != ALL)):
+            self.adopt(self.plan.tile(int(index)))
+        forget_shards(self.path)
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def adopt(self, tile: Tile) -> NDArray[np.uint8]:
+        """Take over a tile whose finest level another process has written.
+
+        Returns
+        -------
+        ndarray
+            Its labels, the shape of its box, uint8.
+        """
         y0, x0, y1, x1 = tile.box
-        labels = np.asarray(self.levels[0][y0:y1, x0:x1])
-        write_levels(self.levels, tile.box, labels, first=1)
-        self._waiting.append(tile.index)
+        try:
+            labels = np.asarray(self.levels[0][y0:y1, x0:x1], dtype=np.uint8)
+            self._put(tile, labels, first=1)
+        except OSError as error:
+            raise OutputError(_refused(self.path, error)) from error
+        return labels
 
     def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
         """Write a tile, then mark it as done.
@@ -192,13 +246,16 @@ class LabelWriter:
             If the disk refuses; what was marked before stays.
         """
         try:
-            write_levels(self.levels, tile.box, labels)
-            self._mark([tile.index], FINEST)
-            self._waiting.append(tile.index)
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self.flush()
+            self._put(tile, labels, first=0)
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
+
+    def _put(self, tile: Tile, labels: NDArray[np.uint8], first: int) -> None:
+        write_levels(self.levels, tile.box, labels, first)
+        self._mark([tile.index], FINEST)
+        self._waiting.append(tile.index)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
         self.done[tile.index] = True
         if self._lock is not None:
             self._lock.touch()
@@ -234,8 +291,7 @@ class LabelWriter:
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
         finally:
-            self._lock.release()
-            self._lock = None
+            self._let_go()
 
 
 def write_levels(
@@ -268,6 +324,16 @@ def write_levels(
         labels = halve_labels(labels)
         y0, x0, y1, x1 = top, left, bottom, right
         level[y0:y1, x0:x1] = labels
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a folder; `FileExistsError` where the target is there meanwhile."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(str(target)) from error
+        raise
 
 
 def open_levels(path: Path) -> list[zarr.Array[Any]]:
