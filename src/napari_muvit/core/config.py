@@ -173,6 +173,19 @@ class ModelConfig(JsonConfig):
         return tuple(k for k in range(1, self.num_classes + 1) if k != self.background)
 
     @property
+    def shares_context(self) -> bool:
+        """Whether nothing in the coarse levels depends on the fine crop.
+
+        They can then be computed once for all fine crops inside them.
+        """
+        return (
+            self.attention == "coarse_to_fine"
+            and self.decoder == "pyramid"
+            and self.boxes == "true"
+            and len(self.scale_factors) > 1
+        )
+
+    @property
     def patch(self) -> tuple[int, ...]:
         """Patch edge along each axis."""
         edge = self.patch_size
@@ -212,6 +225,10 @@ class PredictionConfig(JsonConfig):
     """Edge of an output chunk in pixels = one tile handed out; a power of two."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    context: Literal["auto", "shared", "own"] = "auto"
+    """shared: coarse levels are computed once for all crops inside them (models with
+    coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
+    of its own. auto: shared where the model can."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     overwrite: bool = False

@@ -12,7 +12,6 @@ from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 from napari_muvit.core.model.shared_context import (
-    can_share,
     compute_context,
     segment_within,
 )
@@ -107,7 +106,7 @@ def test_models_whose_coarse_levels_see_the_fine_crop_are_refused(
     changes: dict[str, Any],
 ) -> None:
     model = make_model(**changes)
-    assert not can_share(model.config)
+    assert not model.config.shares_context
     x, boxes = torch.zeros(1, 1, 2, 32, 32), torch.zeros(1, 1, 2, 2)
     with pytest.raises(ConfigError, match="Context can be shared by models with"):
         compute_context(model, x, boxes)

@@ -27,7 +27,6 @@ from .reach import reach_of_levels
 from .rope import patch_positions, relative_to_origin
 
 if TYPE_CHECKING:
-    from ..config import ModelConfig
     from .encoder import MuViTEncoder
     from .segmenter import MuViTSegmenter
     from .transformer import Block
@@ -58,23 +57,13 @@ class SharedContext:
         return sum(part.nbytes for part in parts)
 
 
-def can_share(config: ModelConfig) -> bool:
-    """Whether nothing in this model's coarse levels depends on the fine crop."""
-    return (
-        config.attention == "coarse_to_fine"
-        and config.decoder == "pyramid"
-        and config.boxes == "true"
-        and len(config.scale_factors) > 1
-    )
-
-
 def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedContext:
     """Compute what the coarser levels say.
 
     Parameters
     ----------
     model
-        One that `can_share`, in evaluation mode.
+        Its configuration ``shares_context``; in evaluation mode.
     x
         (B, M, C, *spatial) normalised pixels of the coarser levels, finest first.
     bboxes
@@ -195,7 +184,7 @@ def _levels(decoder: PyramidDecoder) -> list[LevelDecoder]:
 
 
 def _decoder(model: MuViTSegmenter) -> PyramidDecoder:
-    if not can_share(model.config) or not isinstance(model.decoder, PyramidDecoder):
+    if not model.config.shares_context or not isinstance(model.decoder, PyramidDecoder):
         raise ConfigError(
             "Context can be shared by models with coarse_to_fine attention, the "
             f"pyramid decoder and true boxes; this one has {model.config.attention}, "

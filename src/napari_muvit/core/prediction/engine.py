@@ -6,7 +6,8 @@ import contextlib
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from ..config import ModelConfig, PredictionConfig
 from ..data.crops import SlideNormalisation
 from ..data.pyramid import Pyramid
 from ..errors import ConfigError, PyramidError
+from ..geometry import NestedCrop
+from ..model.shared_context import SharedContext, compute_context, segment_within
 from .canvases import Canvases, FilledTile
 from .checks import PixelBox
+from .context_cache import ContextCache
 from .execution import HeapTrimmer, StopCheck, prepared
 from .output import Output, Written
 from .plan import PredictionPlan, Tile
@@ -26,6 +30,7 @@ from .reader import Batch, BatchReader, Unreadable
 from .schedule import Schedule
 
 if TYPE_CHECKING:
+    from ..model.segmenter import MuViTSegmenter
     from .writer import TileWriter
 
 MAX_UNREAD = 64
@@ -93,6 +98,7 @@ class Engine:
         self._say = say
         self._pass_size = work.plan.batch_size
         self._unread = 0
+        self._contexts: ContextCache | None = None
 
     def __iter__(self) -> Iterator[Written]:
         """Do the work.
@@ -124,9 +130,11 @@ class Engine:
             stack.callback(output.close)
             reader = BatchReader(
                 work.pyramid, work.model_config, work.normalisation, self._schedule,
-                work.plan.batch_size,
+                work.plan.batch_size, work.plan.contexts,
             )  # fmt: skip
             stack.callback(reader.close)
+            if work.plan.contexts is not None:
+                self._contexts = ContextCache(partial(self._context, reader))
             yield from self._tiles(reader, canvases, output)
 
     def _tiles(
@@ -157,7 +165,7 @@ class Engine:
             try:
                 with torch.inference_mode():
                     part = slice(first, first + self._pass_size)
-                    logits = self._forward(batch.pixels[part], batch.boxes[part])
+                    logits = self._forward(batch, part)
                     filled = list(canvases.add(batch.crops[part], logits))
             except torch.OutOfMemoryError as error:
                 self._halve(error)
@@ -165,15 +173,41 @@ class Engine:
             first += self._pass_size
             yield from filled
 
-    def _forward(
-        self, pixels: NDArray[np.float32], boxes: NDArray[np.float32]
-    ) -> Tensor:
-        """(B, L, C, H, W) pixels to (B, K, H, W) logits."""
-        x = torch.from_numpy(pixels).to(self._work.device, non_blocking=True)
-        places = torch.from_numpy(boxes).to(self._work.device, non_blocking=True)
+    def _forward(self, batch: Batch, part: slice) -> Tensor:
+        """(B, K, H, W) logits of a part of a batch."""
+        x = self._sent(batch.pixels[part])
+        boxes = self._sent(batch.boxes[part])
+        with self._autocast():
+            if self._contexts is None:
+                return self._work.model(x, boxes)  # type: ignore[no-any-return]
+            indices = [crop.context or 0 for crop in batch.crops[part]]
+            # The batch is filled up with its first crop.
+            first = batch.crops[0].context or 0
+            indices += [first] * (len(x) - len(indices))
+            contexts = [self._contexts.get(index) for index in indices]
+            return segment_within(
+                cast("MuViTSegmenter", self._work.model), x[:, 0], boxes[:, 0], contexts
+            )
+
+    def _context(self, reader: BatchReader, index: int) -> SharedContext:
+        """Read and compute a context; alone, so that it is always the same."""
+        grid = self._work.plan.contexts
+        if grid is None:
+            raise ConfigError("There are no shared contexts here.", "context")
+        boxes = NestedCrop(grid.boxes(index)).as_array()
+        local = (boxes - boxes[-1, 0]).astype(np.float32)
+        return compute_context(
+            cast("MuViTSegmenter", self._work.model),
+            self._sent(reader.read_context(index)[None]),
+            self._sent(local[None]),
+        )
+
+    def _sent(self, array: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(array).to(self._work.device, non_blocking=True)
+
+    def _autocast(self) -> torch.autocast:
         half = self._work.precision == "bf16-mixed"
-        with torch.autocast(self._work.device.type, torch.bfloat16, enabled=half):
-            return self._work.model(x, places)  # type: ignore[no-any-return]
+        return torch.autocast(self._work.device.type, torch.bfloat16, enabled=half)
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         """Go on with passes half as large after the memory ran out."""

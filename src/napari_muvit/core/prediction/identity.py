@@ -52,6 +52,7 @@ def describe_run(
     settings = {
         "blending": "gaussian" if overlap else "none",
         "overlap": overlap,
+        "context": "own" if plan.contexts is None else "shared",
         "precision": precision,
         "tile_size": plan.tile_size,
         "batch_size": plan.batch_size,

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.resample import snap
+from ..errors import ConfigError
 from ..geometry import Box, NestedCrop, nest, place_fine
 from .checks import (
     PixelBox,
@@ -30,6 +31,7 @@ from .checks import (
     select_tiles,
     whole_span,
 )
+from .contexts import ContextGrid
 from .grid import Axis, core_size
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Crop:
     """What the model reads, one world box a level; finest first."""
     window: tuple[Span, Span]
     """Whole world pixels (rows, columns) that it speaks for."""
+    context: int | None = None
+    """Of the slide's grid of shared contexts; None: its coarser boxes are its own."""
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -156,6 +160,8 @@ class PredictionPlan:
     """World position of the lower edge of output pixel 0."""
     extent: Box
     """The slide in world coordinates."""
+    contexts: ContextGrid | None
+    """Coarser crops that fine ones share; None: each has its own around it."""
     selected: PixelBox
     """Rows and columns of the tile grid that are asked for (r0, c0, r1, c1)."""
     batch_size: int
@@ -253,8 +259,9 @@ class PredictionPlan:
     def crop(self, index: int) -> Crop:
         """Return a crop by its place in the slide's grid.
 
-        It is put around its core, pushed into the slide where needed; coarser boxes
-        are centred on it and pushed into the slide.
+        It is put around its core, pushed into the slide where needed. Coarser boxes
+        are centred on it and pushed into the slide, or those of the context that it
+        shares with others.
         """
         places = divmod(index, self.axes[1].count)
         rows, columns = (
@@ -267,8 +274,12 @@ class PredictionPlan:
         spans = [(axis.first, axis.last) for axis in self.axes]
         inside = Box((spans[0][0], spans[1][0]), (spans[0][1], spans[1][1]))
         fine = place_fine(centre, (self.crop_size, self.crop_size), inside)
-        padded = nest(fine, self.scale_factors, self.extent)
-        return Crop(index, padded, (rows, columns))
+        if self.contexts is None:
+            padded = nest(fine, self.scale_factors, self.extent)
+            return Crop(index, padded, (rows, columns))
+        context = self.contexts.index_of(fine.centre)
+        padded = NestedCrop((fine, *self.contexts.boxes(context)))
+        return Crop(index, padded, (rows, columns), context)
 
     def order(
         self,
@@ -349,6 +360,7 @@ def plan_prediction(
         zoom=_pair(level.scale),
         offset=_pair(level.offset),
         extent=pyramid.extent,
+        contexts=_contexts(pyramid.extent, model_config, config),
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
         notes=find_notes(pyramid, model_config),
@@ -365,6 +377,33 @@ def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:
         for axis in range(2)
     )
     return rows, columns
+
+
+def _contexts(
+    extent: Box, model: ModelConfig, config: PredictionConfig
+) -> ContextGrid | None:
+    """Return the grid of shared contexts, None where each crop has its own.
+
+    Raises
+    ------
+    ConfigError
+        If sharing was asked for and this model cannot.
+    """
+    if config.context == "own":
+        return None
+    if model.shares_context:
+        grid = ContextGrid(model.crop_size, model.scale_factors, extent)
+        if grid.stride >= 1:
+            return grid
+    if config.context == "shared":
+        raise ConfigError(
+            "This model cannot share context between crops: its coarse levels see the "
+            "fine crop (coarse_to_fine attention, the pyramid decoder and true boxes "
+            "are needed), or its second scale factor is too small. Leave context at "
+            "auto.",
+            "context",
+        )
+    return None
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:

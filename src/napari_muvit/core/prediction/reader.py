@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import queue
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.crops import SlideNormalisation, read_crop
+from ..data.crops import SlideNormalisation, read_boxes, read_crop
 from ..errors import Cancelled, ConfigError, PyramidError
-from ..geometry import NestedCrop, naive_boxes
+from ..geometry import naive_boxes
+from .contexts import ContextGrid
 from .plan import Crop
 from .schedule import Schedule
 
@@ -37,9 +39,10 @@ class Batch:
     crops: tuple[Crop, ...]
     """What the first entries are; the rest repeats the first one."""
     pixels: NDArray[np.float32]
-    """(B, L, C, H, W), normalised."""
+    """(B, L, C, H, W), normalised; with shared contexts L is 1."""
     boxes: NDArray[np.float32]
-    """(B, L, 2, 2) world boxes, from the lower corner of each finest box."""
+    """(B, L, 2, 2) world boxes from the lower corner of each finest box; with shared
+    contexts from that of the coarsest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class BatchReader:
         Which crops.
     batch_size
         Crops in a batch.
+    contexts
+        Coarser crops that fine ones share; None: each has its own.
     readers
         Number of threads.
     """
@@ -76,6 +81,7 @@ class BatchReader:
         normalisation: SlideNormalisation,
         schedule: Schedule,
         batch_size: int,
+        contexts: ContextGrid | None = None,
         readers: int = READERS,
     ) -> None:
         self._stop = threading.Event()
@@ -85,6 +91,8 @@ class BatchReader:
         self._schedule = schedule
         self._batch_size = batch_size
         self._naive = config.boxes == "naive"
+        self._contexts = contexts
+        self._ahead = ReadAhead()
         self._queue: queue.Queue[Batch | Unreadable | Exception | None]
         self._queue = queue.Queue(maxsize=1)
         self._at_work = readers
@@ -154,7 +162,8 @@ class BatchReader:
 
     def _batch(self, crops: list[Crop]) -> Batch | None:
         """Read crops; None where none of them can be read."""
-        levels, edge = len(self._config.scale_factors), self._config.crop_size
+        edge = self._config.crop_size
+        levels = 1 if self._contexts else len(self._config.scale_factors)
         shape = (self._batch_size, levels, self._config.in_channels, edge, edge)
         pixels = np.empty(shape, dtype=np.float32)
         boxes = np.empty((self._batch_size, levels, 2, 2), dtype=np.float32)
@@ -167,7 +176,7 @@ class BatchReader:
             except PyramidError as error:
                 self._put(Unreadable(crop, error))
                 continue
-            boxes[len(read)] = self._boxes(crop.padded)
+            boxes[len(read)] = self._boxes(crop)
             read.append(crop)
         if not read:
             return None
@@ -177,17 +186,80 @@ class BatchReader:
 
     def _read(self, crop: Crop) -> NDArray[np.float32]:
         with readable(self._pyramid, crop):
-            return read_crop(
-                self._pyramid, crop.padded, self._config, self._normalisation
-            )
+            if crop.context is None:
+                return read_crop(
+                    self._pyramid, crop.padded, self._config, self._normalisation
+                )
+            if self._ahead.wants(crop.context):
+                self._ahead.put(crop.context, self.read_context(crop.context))
+            return read_boxes(
+                self._pyramid, crop.padded.boxes[:1], (1.0,), self._config,
+                self._normalisation,
+            )  # fmt: skip
 
-    def _boxes(self, crop: NestedCrop) -> NDArray[np.float64]:
-        """Boxes as the model gets them, in float64 from the finest lower corner."""
+    def read_context(self, index: int) -> NDArray[np.float32]:
+        """Return the coarser levels of a context, (L - 1, C, H, W), normalised.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read there.
+        """
+        found = self._ahead.take(index)
+        if found is not None:
+            return found
+        if self._contexts is None:
+            raise ConfigError("There are no shared contexts here.", "context")
+        with readable(self._pyramid):
+            return read_boxes(
+                self._pyramid, self._contexts.boxes(index),
+                self._config.scale_factors[1:], self._config, self._normalisation,
+            )  # fmt: skip
+
+    def _boxes(self, crop: Crop) -> NDArray[np.float64]:
+        """Boxes as the model gets them, in float64 from a corner."""
+        if crop.context is not None:
+            boxes = crop.padded.as_array()
+            return np.asarray(boxes[:1] - boxes[-1, 0])
+        nested = crop.padded
         if self._naive:
             shape = (self._config.crop_size,) * self._config.ndim
-            crop = naive_boxes(shape, self._config.scale_factors)
-        boxes = crop.as_array()
+            nested = naive_boxes(shape, self._config.scale_factors)
+        boxes = nested.as_array()
         return np.asarray(boxes - boxes[0, 0])
+
+
+class ReadAhead:
+    """Pixels of contexts that were read before they are asked for; for any thread."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    def wants(self, index: int) -> bool:
+        """Whether nobody has begun to read a context; who asks, reads it."""
+        with self._lock:
+            if index in self._seen:
+                return False
+            self._seen[index] = None
+            # Whoever needs an older one again reads it then.
+            while len(self._seen) > 64 * self._most:
+                self._seen.popitem(last=False)
+            return True
+
+    def put(self, index: int, pixels: NDArray[np.float32]) -> None:
+        """Keep pixels until they are taken, or too many others have come."""
+        with self._lock:
+            self._pixels[index] = pixels
+            while len(self._pixels) > self._most:
+                self._pixels.popitem(last=False)
+
+    def take(self, index: int) -> NDArray[np.float32] | None:
+        """Hand out pixels once."""
+        with self._lock:
+            return self._pixels.pop(index, None)
 
 
 @contextlib.contextmanager

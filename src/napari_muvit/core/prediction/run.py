@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
+from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
@@ -92,6 +94,9 @@ class PredictionRun:
         cache: CacheSettings | None = None,
         model_folder: Path | None = None,
     ) -> None:
+        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
+            # Another network with such a configuration: nothing is known of its parts.
+            config = dataclasses.replace(config, context="own")
         self.config = config
         self.out = out
         self.stopped = False
