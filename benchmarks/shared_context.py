@@ -6,7 +6,7 @@ levels with a coarse crop of its own for each fine crop (joint attention, and
 rounds; the least CPU time counts. Appends one JSON line a model to
 ``results/shared_context.jsonl``.
 
-    python benchmarks/shared_context.py --work WORK [--only tiny,small,paper]
+    python benchmarks/shared_context.py --work WORK [--only "tiny;small"]
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def measure(name: str, slide: Any, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for arm, changes in ARMS.items():
             torch.manual_seed(0)
-            config = ModelConfig(**{**preset.model, "num_classes": 3, **case, **changes})
+            config = ModelConfig(
+                **{**preset.model, "num_classes": 3, **case, **changes}
+            )
             spent, crops = seconds(build_model(config), slide, arm, edge)
             least[arm] = min(least.get(arm, spent), 1000 * spent / crops)
     return {
@@ -88,13 +90,13 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", default=",".join(MODELS))
+    parser.add_argument("--only", default="", help="names between semicolons")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ((image, _),) = write_synthetic(arguments.work / "synthetic", images=1, size=8192)
     slide = open_pyramid(image)
-    for name in arguments.only.split(";") if ";" in arguments.only else MODELS:
+    for name in arguments.only.split(";") if arguments.only else MODELS:
         row = measure(name, slide, arguments.rounds)
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")

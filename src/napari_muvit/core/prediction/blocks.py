@@ -8,7 +8,7 @@ answer, so blocks are many crops wide.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +94,17 @@ def in_shard(plan: PredictionPlan, shard: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(block_numbers(plan, tiles, block_edge(plan)) % count == index)
 
 
-def blocks_left(schedule: BlockSchedule) -> Iterator[tuple[int, ...]]:
-    """Yield the blocks that are left; `BlockSchedule.focus` counts at once."""
-    while (tiles := schedule.next()) is not None:
-        yield tiles
+def count_work(
+    plan: PredictionPlan, shard: tuple[int, int] | None = None
+) -> tuple[int, int, int]:
+    """Return the numbers of tiles, crops and shared contexts of a run."""
+    tiles = plan.indices()
+    if shard is not None:
+        tiles = tiles[in_shard(plan, shard)[tiles]]
+    crops = np.zeros(plan.num_crops, dtype=bool)
+    for index in tiles:
+        crops[plan.crops_of(plan.tile(int(index)))] = True
+    if plan.contexts is None:
+        return len(tiles), int(crops.sum()), 0
+    contexts = {plan.crop(int(i)).context for i in np.flatnonzero(crops)}
+    return len(tiles), int(crops.sum()), len(contexts)
