@@ -94,6 +94,7 @@ def ours(size: dict[str, Any], samples: list[tuple[Any, Any]], folder: Path) -> 
     from napari_muvit.core.training.mae_module import PretrainModule
     from napari_muvit.core.training.memory import plan_memory
     from napari_muvit.core.training.run_folder import RunFolder
+    from napari_muvit.core.training.work import at_work
 
     tape = Tape(size["batch"])
 
@@ -124,9 +125,8 @@ def ours(size: dict[str, Any], samples: list[tuple[Any, Any]], folder: Path) -> 
         memory=plan_memory(mae, training, torch.device("cpu")),
         log_columns=("val_loss",), settings=RunSettings(),
     )  # fmt: skip
-    run = Run(job, training, ignore_progress, never_stop, resume=False)
-    with run.at_work() as lock:
-        run.train(lock)
+    with at_work(job.folder, training) as lock:
+        Run(job, training, ignore_progress, never_stop, resume=False).train(lock)
     return tape
 
 
@@ -216,6 +216,7 @@ def measure_loading(name: str, data: Path, workers: int) -> dict[str, Any]:
     from napari_muvit.core.training.finetuning import finetune_job
     from napari_muvit.core.training.prepare import open_annotations
     from napari_muvit.core.training.run_folder import RunFolder
+    from napari_muvit.core.training.work import at_work
 
     paths, labels, changes = slides(name, data)
     images = [open_pyramid(p) for p in paths]
@@ -239,9 +240,8 @@ def measure_loading(name: str, data: Path, workers: int) -> dict[str, Any]:
                 if event.stage == "train":
                     tape.see(0)
 
-            run = Run(job, training, see, never_stop, resume=False)
-            with run.at_work() as lock:
-                run.train(lock)
+            with at_work(job.folder, training) as lock:
+                Run(job, training, see, never_stop, resume=False).train(lock)
         cpu, wall = tape.seconds()
         row[f"{who}_cpu"] = round(min(cpu, row.get(f"{who}_cpu", cpu)), 4)
         row[f"{who}_wall"] = round(min(wall, row.get(f"{who}_wall", wall)), 4)

@@ -7,7 +7,8 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 
-from napari_muvit import _sample_data, cli
+from napari_muvit import _sample_data
+from napari_muvit._commands.parser import build_parser
 from napari_muvit._layer_annotations import label_classes, label_values
 from napari_muvit._layers import layer_path, layer_pyramid
 from napari_muvit.core.data.synthetic import CLASS_COLORS, CLASS_NAMES
@@ -74,5 +75,5 @@ def test_results_of_the_sample_do_not_go_to_the_cache(
 
 def test_the_sample_is_not_the_slide_that_the_demo_trains_on() -> None:
     # With the same seed the 2048 px sample was the corner of the demo's training slide.
-    demo = cli.build_parser().parse_args(["demo"]).seed
+    demo = build_parser().parse_args(["demo"]).seed
     assert _sample_data.SEED not in (demo, demo + 1000)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .core.config import ModelConfig
 from .core.errors import ConfigError
-from .core.model.checkpoint import SEGMENTER, is_model_folder, read_header
+from .core.model.checkpoint import is_model_folder, read_header
+from .core.model.kinds import SEGMENTER, plain_kind
 from .core.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def describe_path(path: str | Path, parts: bool = False, **reading: Any) -> Fact
         if header.kind != SEGMENTER:
             # An encoder or an autoencoder has neither classes nor this decoder.
             model = {k: v for k, v in model.items() if k not in _SEGMENTER_FACTS}
-            model["kind"] = f"model ({header.kind})"
+            model["kind"] = f"model ({plain_kind(header.kind)})"
         if parts:
             model["parts"] = describe_parts(header.config)
         return model
@@ -137,7 +138,9 @@ def describe_presets(parts: bool = False) -> Facts:
     parts
         Also the parameters of each part, as in the paper's Table S1.
     """
+    from .core.model.segmenter import MuViTSegmenter
     from .core.model.summary import segmentation_cost
+    from .core.training.memory import estimate_memory
 
     presets: Facts = {}
     cheapest: float | None = None
@@ -147,11 +150,13 @@ def describe_presets(parts: bool = False) -> Facts:
         per_pixel = cost.flops / config.crop_size**config.ndim
         cheapest = cheapest or per_pixel
         batch = entry.training["batch_size"]
+        ema = bool(entry.training.get("ema"))
+        memory = estimate_memory(MuViTSegmenter, config, ema=ema).total(batch)
         presets[name] = {
             "summary": entry.summary,
             "parameters": cost.parameters,
             **{k: v for k, v in describe_model(config).items() if k in _PRESET_FACTS},
-            "training_memory_gb": round(cost.training_bytes(batch) / 1e9, 1),
+            "training_memory_gib": round(memory / 2**30, 1),
             "batch_size": batch,
             "gflops_per_crop": round(cost.flops / 1e9, 1),
             "cost_per_pixel_against_the_first": round(per_pixel / cheapest, 1),

@@ -1,53 +1,70 @@
 """The ``napari-muvit`` command: a thin layer over `napari_muvit.core`.
 
 A user's mistake is one line on stderr and exit code 2; a stop by Ctrl-C keeps what is
-done and exits with 130.
+done and exits with 130. Nothing is loaded before `main`, so that a Ctrl-C is one line
+from the first moment on.
 """
 
 from __future__ import annotations
 
-import argparse
-import atexit
-import gc
-import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
 
-from . import __version__
-from ._commands.evaluate import add_evaluate
-from ._commands.export import add_export
-from ._commands.finetune import add_finetune
-from ._commands.predict import add_predict
-from ._commands.pretrain import add_pretrain
-from ._commands.probe import add_probe
-from ._commands.shared import EXIT_STOPPED
-from ._commands.slides import add_cache, add_convert, add_demo, add_info, add_synthetic
-from ._console import termination_as_interrupt
-from .core.errors import Cancelled, MuvitError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-EXIT_MISTAKE = 2
+PROGRAM = "napari-muvit"
+EXIT_STOPPED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped.\n")
+        return EXIT_STOPPED
+    finally:
+        if argv is None:
+            _end_quietly()
+
+
+def _end_quietly() -> None:
+    """Let a Ctrl-C end the program at once while Python takes itself down."""
+    import signal
+    import threading
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     # Threads that wait by spinning slow torch down tenfold where cores are shared.
     # It has to be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import atexit
+    import gc
+    import logging
+
+    from ._commands.parser import build_parser
+    from ._commands.shared import EXIT_MISTAKE
+    from ._console import termination_as_interrupt
+    from .core.errors import Cancelled, MuvitError
+
     # What is wrong with a file is said once, in one line.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # Python looks for garbage once more before it ends: a second or two behind torch.
     atexit.register(gc.freeze)
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = build_parser().parse_args(words)
+    # For reports.
+    arguments.typed = (PROGRAM, *words)
     try:
         with termination_as_interrupt():
             return int(arguments.run(arguments))
     except Cancelled as stop:
         sys.stderr.write(f"{stop}\n")
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        sys.stderr.write("\nStopped.\n")
         return EXIT_STOPPED
     except MuvitError as error:
         sys.stderr.write(f"napari-muvit: {_one_line(error)}\n")
@@ -67,36 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without all of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_MISTAKE, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all subcommands."""
-    parser = _Parser(
-        prog="napari-muvit",
-        description="Multi-resolution segmentation of slides that are too large "
-        "for one look.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_demo(commands)
-    add_info(commands)
-    add_synthetic(commands)
-    add_convert(commands)
-    add_cache(commands)
-    add_pretrain(commands)
-    add_finetune(commands)
-    add_predict(commands)
-    add_evaluate(commands)
-    add_export(commands)
-    add_probe(commands)
-    return parser
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from napari_muvit.cli import main
 from napari_muvit.core.data.annotations import Annotations, Polygon
 from napari_muvit.core.data.geojson import write_geojson
 from napari_muvit.core.data.zarr_writer import write_pyramid
+from napari_muvit.core.errors import AnnotationError
 from napari_muvit.core.evaluation import evaluate
 
 
@@ -50,6 +51,29 @@ def test_several_slides_and_all_files(
     with Image.open(files[2]) as image:
         assert image.width > 400
     assert [slide.mdice for slide in found.slides][1] == 1.0
+
+
+def test_a_folder_gets_all_three_files(
+    prediction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", labels(1))
+    tifffile.imwrite(tmp_path / "b.tif", labels(0))
+    out = tmp_path / "my scores ä"
+    files = [
+        "evaluate", "--prediction", str(prediction), str(prediction), "--labels",
+        str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), "--out", str(out),
+    ]  # fmt: skip
+    assert main(files) == 0
+    names = [f"evaluation.{end}" for end in ("json", "md", "png")]
+    assert sorted(p.name for p in out.iterdir()) == names
+    page = (out / "evaluation.md").read_text()
+    (line,) = [line for line in page.splitlines() if "lowest mDSC" in line]
+    assert line.endswith("p (1)")
+    (out / "mine.txt").write_text("x")
+    assert main(files) == 2
+    assert "holds files already" in capsys.readouterr().err
+    assert main([*files, "--overwrite"]) == 0
+    assert (out / "mine.txt").read_text() == "x"
 
 
 def test_one_slide_has_no_table_of_slides(
@@ -98,7 +122,8 @@ def test_outlines_of_one_plane(prediction: Path, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["features"][0]["geometry"]["plane"] = {"c": -1, "z": 4, "t": 0}
     path.write_text(json.dumps(content))
-    assert sum(evaluate(prediction, path).pixels) == 0
+    with pytest.raises(AnnotationError, match=r"in the outlines a\.geojson no pixel"):
+        evaluate(prediction, path)
     assert evaluate(prediction, path, planes={"z": 4}).pixels == (0, 400)
 
 
@@ -121,6 +146,29 @@ def test_labels_with_pixels_of_another_size(
     np.testing.assert_array_equal(found.confusion, wanted.confusion)
 
 
+def test_a_dry_run_says_what_would_be_compared(
+    prediction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", labels(1))
+    out = tmp_path / "a.json"
+    files = [
+        "evaluate", "--prediction", str(prediction), "--labels",
+        str(tmp_path / "a.tif"), "--json", str(out), "--dry-run",
+    ]  # fmt: skip
+    assert main(files) == 0
+    said = capsys.readouterr().out
+    for part in ("p: 48 x 64 px", "against the label image a", "2 gland",
+                 "leaves out background", "3,072 pixels of 1 slide",
+                 "Nothing was compared"):  # fmt: skip
+        assert part in said
+    assert not out.exists()
+    # The checks are those of the real run.
+    assert main([*files, "--background", "glnd"]) == 2
+    assert "glnd" in capsys.readouterr().err
+    assert main([*files, "--background", "gland"]) == 0
+    assert "leaves out gland" in capsys.readouterr().out
+
+
 MISTAKES = {
     "another field": (["--labels", "{tmp}/wide.zarr"], "cover different ones"),
     "unknown size": (["--labels", "{tmp}/wide.tif"], "or a pixel size of both"),
@@ -132,7 +180,15 @@ MISTAKES = {
     "a folder": (["--labels", "{tmp}/a.tif", "--json", "{tmp}"], "is a folder"),
     "below a file": (
         ["--labels", "{tmp}/a.tif", "--markdown", "{tmp}/a.tif/b.md"],
-        "cannot be written",
+        "a.tif is a file",
+    ),
+    "what is compared": (
+        ["--labels", "{tmp}/a.tif", "--json", "{tmp}/./a.tif"],
+        "is compared",
+    ),
+    "inside the prediction": (
+        ["--labels", "{tmp}/a.tif", "--json", "{tmp}/p.zarr/x.json"],
+        "is an image",
     ),
     "no plane": (["--labels", "{tmp}/a.tif", "--plane", "z=4"], "no axis 'z'"),
     "no image": (["--labels", "{tmp}/a.tif", "--image", "7"], "7"),

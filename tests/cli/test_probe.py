@@ -170,7 +170,7 @@ def test_a_plane_and_a_channel(
 
 MISTAKES = {
     "no probe": ([], "PROBE"),
-    "kind": (["mae", "{d}/0.tif", "--model", "{d}/segmenter"], "a MuViTMAE is needed"),
+    "kind": (["mae", "{d}/0.tif", "--model", "{d}/segmenter"], "autoencoder is needed"),
     "image": (["mae", "nowhere.tif", "--model", "{d}/mae"], "no image at nowhere.tif"),
     "model": (["mae", "{d}/0.tif", "--model", "nowhere"], "no model folder"),
     "device": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,27 @@ def test_pretrained_fine_tuned_and_repeated_from_the_settings(
     code = main(["finetune", "--config", settings, "--out", str(third), "--seed", "1"])
     assert code == 0
     assert weights_hash(load_model(third)) != hashes[0]
+
+
+def test_the_record_and_the_report_say_what_was_typed(
+    data: Path, tmp_path: Path
+) -> None:
+    # It was left empty.
+    out = tmp_path / "a model"
+    words = ["finetune", "--images", *images(data, 0), "--labels", *labels(data, 0),
+             "--out", str(out), *SMALL, *STEPS, "--steps", "2"]  # fmt: skip
+    assert main(words) == 0
+    record = json.loads((out / "training" / "record.json").read_text())
+    assert record["command"] == ["napari-muvit", *words]
+    report = html.unescape((out / "report.html").read_text())
+    _, _, shown = report.partition("The command was:")
+    shown = shown[shown.index("<pre>") + 5 : shown.index("</pre>")]
+    assert shlex.split(shown.replace("\\\n", "")) == ["napari-muvit", *words]
+    mae = tmp_path / "mae"
+    words = ["pretrain", *images(data, 0), "--out", str(mae), *SMALL, *STEPS]
+    assert main(words) == 0
+    record = json.loads((mae / "training" / "record.json").read_text())
+    assert record["command"] == ["napari-muvit", *words]
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
@@ -160,6 +183,12 @@ MISTAKES = {
     "no labels": (["finetune", "--images", "IMAGE"], "one label file for each image"),
     "no minutes": (["pretrain", "IMAGE", "--minutes", "0"], "minutes is 0"),
     "no such field": (["pretrain", "IMAGE", "--set", "depht=2"], "depht=2"),
+    "a typo": (["pretrain", "IMAGE", "--set", "clip_nrom=2"], "Is clip_norm meant?"),
+    "nothing": (
+        ["pretrain", "IMAGE", "--steps", "1", "--set", "seed=null"], "seed is None"),
+    "none": (
+        ["pretrain", "IMAGE", "--steps", "1", "--set", "early_stop=None",
+         "--set", "seed=x"], "seed is 'x'"),
     "no number": (
         ["pretrain", "IMAGE", "--steps", "1", "--set", "mlp_ratio=two"],
         "mlp_ratio is 'two'"),

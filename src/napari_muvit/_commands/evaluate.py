@@ -30,29 +30,45 @@ def add_evaluate(commands: Commands) -> None:
         action="store_true",
         help="0 is a class; label v means class v + 1",
     )
+    add("--background", metavar="CLASS", help="class left out of mDSC (background)")
     add_inside(add, "label files")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write evaluation.json, evaluation.md and evaluation.png",
+    )
+    add("--overwrite", action="store_true", help="write into a folder that holds files")
     add("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     add("--markdown", type=Path, metavar="FILE", help="also write tables to FILE")
     add("--plot", type=Path, metavar="FILE.png", help="also write a plot to FILE.png")
+    add("--dry-run", action="store_true", help="check everything, compare nothing")
     evaluate.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Print Dice per class and their mean, of each slide and of all."""
-    from ..core.evaluation import evaluate
+    from ..core.evaluation import evaluate, open_comparison
 
     _check_files(arguments)
+    options: dict[str, Any] = {
+        "zero_is_background": arguments.zero_is_background,
+        "class_names": split_names(arguments.classes),
+        "background": arguments.background,
+        "image": arguments.inside,
+        "planes": planes(arguments.plane),
+    }
+    given = arguments.prediction, arguments.labels
     with Console() as console, interruptible() as should_stop:
-        result = evaluate(
-            arguments.prediction,
-            arguments.labels,
-            zero_is_background=arguments.zero_is_background,
-            class_names=split_names(arguments.classes),
-            image=arguments.inside,
-            planes=planes(arguments.plane),
-            on_progress=console,
-            should_stop=should_stop,
-        )
+        if arguments.dry_run:
+            compared = open_comparison(*given, **options, should_stop=should_stop)
+        else:
+            result = evaluate(
+                *given, **options, on_progress=console, should_stop=should_stop
+            )
+    if arguments.dry_run:
+        say("\n".join([*compared.notes, compared.text(), "Nothing was compared."]))
+        return 0
     if len(result.slides) > 1:
         say(f"{result.slide_table()}\n\nAll {len(result.slides)} slides together:")
     say(result.table())
@@ -62,6 +78,11 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Refuse output files that cannot be meant, before the work."""
+    from ..core.data.outputs import check_place
+    from ..core.evaluation.output import check_folder
+
+    if arguments.out is not None:
+        check_folder(arguments.out, arguments.overwrite)
     plot = arguments.plot
     if plot is not None and plot.suffix.lower() != ".png":
         raise ConfigError(f"--plot {plot} needs a name that ends with .png.")
@@ -69,15 +90,23 @@ def _check_files(arguments: argparse.Namespace) -> None:
     given = [path.absolute() for path in files if path is not None]
     if len(set(given)) < len(given):
         raise ConfigError("--json, --markdown and --plot need different files.")
+    inputs = {Path(p).resolve() for p in (*arguments.prediction, *arguments.labels)}
     for path in given:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; give the name of a file in it.")
+        if path.resolve() in inputs:
+            raise ConfigError(f"{path} is compared; give another file for the figures.")
+        check_place(path.parent, "the figures")
 
 
 def _write(result: Any, arguments: argparse.Namespace) -> None:
+    from ..core.evaluation import write_result
     from ..core.figures import save_png
     from ..core.files import write_json, write_text
 
+    if arguments.out:
+        write_result(result, arguments.out, name="evaluation",
+                     overwrite=arguments.overwrite)  # fmt: skip
     if arguments.json:
         write_json(arguments.json, result.to_dict())
     if arguments.markdown:

@@ -119,7 +119,7 @@ def run_finetune(arguments: argparse.Namespace) -> int:
         else:
             result = finetune(
                 images, labels, training, cache=cache_settings(arguments),
-                settings=settings, **options,
+                settings=settings, command=arguments.typed, **options,
             )  # fmt: skip
     if arguments.dry_run:
         return say_plan(plan, model.to_dict(), arguments.json)

@@ -35,6 +35,20 @@ def add_predict(commands: Commands) -> None:
     add_no_cache(add)
     add("--batch", type=int, default=16, metavar="N", help="crops in one pass")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add(
+        "--precision", default="auto", choices=("auto", "32-true", "bf16-mixed"),
+        help="auto: bf16-mixed on a GPU that computes in it",
+    )  # fmt: skip
+    add(
+        "--context", default="auto", choices=("auto", "shared", "own"),
+        help="coarse levels once for many crops, or anew around each",
+    )  # fmt: skip
+    add("--workers", type=int, default=1, metavar="N", help="processes here")
+    add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
+    add(
+        "--shard", metavar="I/N",
+        help="do the I-th of N parts (from 0), as a job array does",
+    )  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at the output")
     add("--dry-run", action="store_true", help="say what would be done")
     add("--json", action="store_true", help="print the result as JSON")
@@ -51,6 +65,11 @@ def run_predict(arguments: argparse.Namespace) -> int:
         region=_region(arguments.region),
         batch_size=arguments.batch,
         device=arguments.device,
+        precision=arguments.precision,
+        context=arguments.context,
+        workers=arguments.workers,
+        scheduler=arguments.scheduler,
+        shard=_shard(arguments.shard),
         overwrite=arguments.overwrite,
     )
     images = [open_image(path, arguments) for path in arguments.images]
@@ -78,6 +97,17 @@ def _region(text: str | None) -> tuple[float, float, float, float] | None:
     return (values[0], values[1], values[2], values[3])
 
 
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(
+            f"--shard is {text!r}; I/N is needed, such as 0/8 to 7/8.", "shard"
+        )
+    return int(parts[0]), int(parts[1])
+
+
 def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
     if len(set(names)) != len(names):
         raise ConfigError(
@@ -99,25 +129,34 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 def _predict_one(
     image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
+    from ..core.prediction.blocks import count_work
     from ..core.prediction.plan import plan_prediction
     from ..core.prediction.run import predict
 
     if arguments.dry_run:
         view = image.viewed_at(model.config.pixel_size)
         plan = plan_prediction(view, model.config, config)
+        tiles, crops, contexts = count_work(plan, config.shard)
         if not arguments.json:
-            say("\n".join([f"{image.name}: {len(plan)} tiles to {out}", *plan.notes]))
+            shared = f" that share {contexts} contexts" if contexts else ""
+            what = f"{image.name}: {tiles} tiles of {crops} crops{shared} to {out}"
+            say("\n".join([what, *plan.notes]))
         return {
             "image": image.name,
             "out": str(out),
-            "tiles": len(plan),
+            "tiles": tiles,
+            "crops": crops,
+            "contexts": contexts,
             "notes": list(plan.notes),
             "stopped": False,
         }
     with Console(image.name) as console, interruptible() as should_stop:
+        # Workers load it themselves.
+        several = config.workers > 1 or config.scheduler is not None
         run = predict(
-            image, model, config, out=out, on_progress=console,
-            should_stop=should_stop, cache=cache_settings(arguments),
+            image, arguments.model if several else model, config, out=out,
+            on_progress=console, should_stop=should_stop,
+            cache=cache_settings(arguments),
         )  # fmt: skip
         tiles = sum(1 for _ in run)
     state = "Stopped; run again to continue" if run.stopped else "Written"

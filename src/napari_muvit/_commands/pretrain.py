@@ -72,7 +72,7 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
         else:
             result = pretrain(
                 images, training, cache=cache_settings(arguments), settings=settings,
-                tissue=settings.tissue is not False, **options,
+                tissue=settings.tissue is not False, command=arguments.typed, **options,
             )  # fmt: skip
     if arguments.dry_run:
         return say_plan(plan, model.to_dict(), arguments.json)

@@ -11,6 +11,7 @@ from ..core.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
+EXIT_MISTAKE = 2
 EXIT_STOPPED = 130
 Commands = Any  # argparse's own type is private
 

@@ -169,7 +169,8 @@ def read_run(arguments: argparse.Namespace, command: Command) -> RunSettings:
         "model": model,
         "training": training,
     }
-    merged = merge_settings(settings, flags, command)
+    assigned = _assigned(arguments.set)
+    merged = merge_settings(settings, flags, command, assigned)
     merged.check_complete()
     if not merged.images:
         raise ConfigError(
@@ -191,37 +192,33 @@ def _fields(
         model["class_names"] = tuple(split_names(arguments.classes) or ())
     if found.get("zero_is_background"):
         model["zero_is_background"] = True
-    for name, value in _assignments(arguments.set).items():
-        (model if name in _names("model") else training)[name] = value
     return model, training
 
 
-def _names(part: str) -> set[str]:
+def _assigned(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``NAME=VALUE`` as values of the fields' types, by table."""
+    from ..core.checks import meant
     from ..core.config import ModelConfig, TrainingConfig
-
-    kind = ModelConfig if part == "model" else TrainingConfig
-    return {f.name for f in dataclasses.fields(kind)}
-
-
-def _assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` as values of the fields' types."""
     from ..core.settings.plain_yaml import read_yaml
+    from ..core.settings.run import FIELDS
 
-    values: dict[str, Any] = {}
-    known = _names("model") | _names("training")
+    values: dict[str, dict[str, Any]] = {table: {} for table in FIELDS}
     for text in texts:
-        name, sign, value = (part.strip() for part in text.partition("="))
+        name, sign, given = (part.strip() for part in text.partition("="))
         name = name.replace("-", "_")
-        if not sign or name not in known:
+        table = next((t for t, names in FIELDS.items() if name in names), None)
+        if not sign or table is None:
+            like = "" if table else meant(name, frozenset().union(*FIELDS.values()))
             raise ConfigError(
                 f"--set {text!r}: a field of ModelConfig or TrainingConfig and its "
-                "value are needed, such as clip_norm=1; `napari-muvit info --presets` "
-                "shows some."
+                f"value are needed, such as clip_norm=1.{like}"
             )
         try:
-            values[name] = read_yaml(value)
+            value = read_yaml(given)
         except ValueError as error:
             raise ConfigError(f"--set {text!r}: {error}") from error
+        kind = ModelConfig if table == "model" else TrainingConfig
+        values[table][name] = None if kind.means_null(name, value) else value
     return values
 
 

@@ -6,11 +6,12 @@ Torch-free, like everything that a command line or a form needs.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -21,6 +22,15 @@ def require(condition: bool, message: str, field_name: str) -> None:
     """Raise `ConfigError` about a field unless the condition holds."""
     if not condition:
         raise ConfigError(message, field_name)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Say which known names an unknown one is like: `` Is ... meant?``, or nothing."""
+    plain = {other.replace("_", ""): other for other in known}
+    wanted = name.lower().replace("_", "").replace("-", "")
+    near = difflib.get_close_matches(wanted, plain, n=2, cutoff=0.7)
+    found = [wanted] if wanted in plain else near
+    return f" Is {' or '.join(plain[key] for key in found)} meant?" if found else ""
 
 
 def whole(value: object, minimum: int, field_name: str) -> None:
@@ -118,6 +128,13 @@ class JsonConfig:
         for name, value in values.items():
             _check_type(name, value, kinds[name])
 
+    @classmethod
+    def means_null(cls, name: str, value: object) -> bool:
+        """Whether a value of a field is a word for nothing, such as ``None``."""
+        kind = _field_types(cls)[name]  # type: ignore[arg-type]
+        word = isinstance(value, str) and value.strip().lower() in ("none", "null")
+        return word and _fits(None, kind) and not _fits(value, kind)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
@@ -133,9 +150,15 @@ class JsonConfig:
         names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - names)
         if unknown:
+            like = meant(unknown[0], names)
             raise ConfigError(
-                f"{cls.__name__} does not know {', '.join(unknown)}; it may have been "
-                "written by a newer napari-muvit. Update the package or remove it.",
+                f"{cls.__name__} does not know {', '.join(unknown)}"
+                + (
+                    f".{like}"
+                    if like
+                    else "; it may have been written by a newer napari-muvit. Update "
+                    "the package or remove it."
+                ),
                 unknown[0],
             )
 

@@ -173,6 +173,19 @@ class ModelConfig(JsonConfig):
         return tuple(k for k in range(1, self.num_classes + 1) if k != self.background)
 
     @property
+    def shares_context(self) -> bool:
+        """Whether nothing in the coarse levels depends on the fine crop.
+
+        They can then be computed once for all fine crops inside them.
+        """
+        return (
+            self.attention == "coarse_to_fine"
+            and self.decoder == "pyramid"
+            and self.boxes == "true"
+            and len(self.scale_factors) > 1
+        )
+
+    @property
     def patch(self) -> tuple[int, ...]:
         """Patch edge along each axis."""
         edge = self.patch_size
@@ -212,13 +225,39 @@ class PredictionConfig(JsonConfig):
     """Edge of an output chunk in pixels = one tile handed out; a power of two."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    context: Literal["auto", "shared", "own"] = "auto"
+    """shared: coarse levels are computed once for all crops inside them (models with
+    coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
+    of its own. auto: shared where the model can."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     overwrite: bool = False
     """Replace another run's output at the same path."""
     num_threads: int | None = None
-    """CPU threads of torch; None: as torch chooses."""
+    """CPU threads of torch; None: as torch chooses, shared by the workers."""
+    workers: int = 1
+    """Processes on this machine; on GPUs one a GPU."""
+    scheduler: str | None = None
+    """Address of a dask.distributed cluster whose workers are to do it."""
+    shard: tuple[int, int] | None = None
+    """(i, n): do the i-th of n parts (0 is the first), without the others."""
 
     def __post_init__(self) -> None:
         self.check_types()
+        whole(self.workers, 1, "workers")
+        if self.shard is not None:
+            index, count = self.shard
+            require(
+                0 <= index < count,
+                f"shard is {index}/{count}; 0/{count} to {count - 1}/{count} are "
+                "possible, as parts are counted from 0.",
+                "shard",
+            )
+        require(
+            (self.workers > 1) + bool(self.scheduler) + (self.shard is not None) < 2,
+            "workers, scheduler and shard exclude each other.",
+            "workers",
+        )
         require(
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",

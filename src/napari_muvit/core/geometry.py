@@ -195,6 +195,23 @@ def nest(
     return NestedCrop(tuple(boxes))
 
 
+def surround(
+    inner: Box, shape: Sequence[float], factor: float, extent: Box | None
+) -> Box:
+    """Box of ``shape`` around the middle of ``inner``, pushed into the slide.
+
+    It contains ``inner``, which is no larger, and lies on the pixel grid of a level of
+    that scale factor where that is possible.
+    """
+    lower = []
+    for axis, size in enumerate(shape):
+        around = (inner.lower[axis], inner.upper[axis])
+        room = None if extent is None else (extent.lower[axis], extent.upper[axis])
+        low, high = _allowed_span(around, size, room)
+        lower.append(_snapped(inner.centre[axis] - size / 2, factor, low, high))
+    return Box(tuple(lower), tuple(v + s for v, s in zip(lower, shape, strict=True)))
+
+
 def naive_boxes(
     crop_shape: Sequence[float], scale_factors: Sequence[float]
 ) -> NestedCrop:

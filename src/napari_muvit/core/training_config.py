@@ -37,7 +37,7 @@ class TrainingConfig(JsonConfig):
     encoder_learning_rate: float = 6e-4
     """Peak rate of the MuViT encoder."""
     weight_decay: float = 1e-2
-    """AdamW weight decay."""
+    """AdamW weight decay, of the weights of layers."""
     clip_norm: float = 5.0
     """Largest gradient norm."""
     schedule: Schedule = "one_cycle"

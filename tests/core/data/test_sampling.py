@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,13 @@ from napari_muvit.core.data.augment import Augmentation, Turn
 from napari_muvit.core.data.crops import SlideNormalisation
 from napari_muvit.core.data.datasets import SegmentationDataset
 from napari_muvit.core.data.open import open_pyramid
-from napari_muvit.core.data.sampling import CropSampler, TrainingSlide, hold_out
+from napari_muvit.core.data.sampling import (
+    CropSampler,
+    HoldOut,
+    TrainingSlide,
+    hold_out,
+)
+from napari_muvit.core.geometry import Box
 
 CONFIG = ModelConfig(
     decoder="pyramid", scale_factors=(1, 4), crop_size=16, patch_size=8, embed_dim=32,
@@ -199,3 +207,35 @@ def test_jitter_keeps_the_background_and_is_the_same_at_all_levels() -> None:
         factors.add(round(factor, 4))
     assert len(factors) > 4
     assert all(0.8 <= f <= 1.2 for f in factors)
+
+
+@pytest.mark.parametrize("held_only", [False, True])
+@pytest.mark.parametrize("factor", [4, 32])
+def test_coarse_shares_hold_nothing_of_the_other_side(
+    held_only: bool, factor: float
+) -> None:
+    """A coarse pixel wider than a cell took in labels that were held out."""
+    config = dataclasses.replace(CONFIG, scale_factors=(1, factor), crop_size=8)
+    labels = np.kron(np.random.default_rng(0).integers(1, 4, (16, 16)), np.ones((8, 8)))
+    labels = labels.astype(np.uint8)
+    edge = 6.0
+    held = np.random.default_rng(1).random((22, 22)) < 0.3
+    out = HoldOut(edge, (0.0, 0.0), held)
+    theirs = out.mask(Box.from_shape(labels.shape), labels.shape) != held_only
+    changed = np.where(theirs, labels % 3 + 1, labels).astype(np.uint8)
+    shares = []
+    for marks in (labels, changed):
+        item = dataclasses.replace(
+            slide(labels), annotations=Annotations.from_labels(marks)
+        )
+        sampler = CropSampler([item], config, foreground_share=0.5, seed=0)
+        data = SegmentationDataset(
+            sampler, config, hold_outs=[out], held_only=held_only
+        )
+        shares.append(np.stack([data[i].coarse_shares.numpy() for i in range(8)]))
+    np.testing.assert_array_equal(shares[0], shares[1])
+    # Of a pixel that lies on both sides, this side's part is still learned from.
+    assert 0 < shares[0].sum(axis=2).max() <= 1
+    if factor > edge:
+        inside = shares[0].sum(axis=2)
+        assert ((inside > 0.05) & (inside < 0.95)).any()

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from napari_muvit.core.errors import AnnotationError, Cancelled, ConfigError
-from napari_muvit.core.evaluation import dice_from_confusion, evaluate
+from napari_muvit.core.evaluation import Evaluation, dice_from_confusion, evaluate
 from napari_muvit.core.prediction.record import read_classes
 from napari_muvit.core.progress import Progress
 
@@ -103,9 +103,70 @@ def test_table_and_json() -> None:
     assert lines[3].split() == ["mDSC", f"{result.dice[1]:.4f}"]
     assert "not predicted" in lines[-1]
     assert json.loads(json.dumps(result.to_dict()))["mDSC"] == result.mdice
-    empty = evaluate(guess, np.zeros_like(truth), num_classes=2)
+    empty = Evaluation(
+        confusion=np.zeros((3, 3), np.int64), class_names=("background", "gland")
+    )
     assert json.loads(json.dumps(empty.to_dict()))["mDSC"] is None
     assert "-" in empty.table()
+
+
+def test_truth_without_a_pixel_is_no_result() -> None:
+    """It gave mDSC - as if something had been compared."""
+    guess, truth = pair((50, 50), 2)
+    with pytest.raises(AnnotationError, match="nothing to compare: in the label image"):
+        evaluate(guess, np.zeros_like(truth), num_classes=2)
+    # One slide of two may have none.
+    both = evaluate([guess, guess], [truth, np.zeros_like(truth)], num_classes=2)
+    assert both.mdice == both.slides[0].mdice
+
+
+def test_an_image_is_no_prediction() -> None:
+    """Its grey values counted as 255 classes."""
+    _, truth = pair((50, 50), 2)
+    grey = np.random.default_rng(0).integers(0, 256, truth.shape).astype(np.uint8)
+    with pytest.raises(AnnotationError, match=r"up to 255, but .* 1 to 2"):
+        evaluate(grey, truth)
+    with pytest.raises(AnnotationError, match="Is it an image instead of a prediction"):
+        evaluate(grey, truth, class_names=("a", "b"))
+    with pytest.raises(AnnotationError, match="float32; whole numbers"):
+        evaluate(grey.astype(np.float32), truth)
+    # More classes than the truth shows are possible where they are named.
+    assert len(evaluate(truth + 1, truth, num_classes=3).dice) == 3
+
+
+@pytest.mark.parametrize("names", [None, ("background", "gland")])
+@pytest.mark.parametrize("zero", [False, True])
+def test_masks_are_read_as_masks(names: tuple[str, ...] | None, zero: bool) -> None:
+    guess, truth = (
+        np.where(v == 2, 255, 0).astype(np.uint8) for v in pair((50, 50), 2)
+    )
+    options = {"class_names": names, "zero_is_background": zero}
+    wanted = evaluate(
+        guess // 255 + 1, truth // 255 + 1, class_names=("background", "x")
+    )
+    said: list[str] = []
+    for prediction in (guess, guess // 255 + 1):
+        events: list[Progress] = []
+        found = evaluate(prediction, truth, **options, on_progress=events.append)
+        said += [event.message for event in events]
+        np.testing.assert_array_equal(found.confusion, wanted.confusion)
+        assert found.background == 1
+        assert found.class_names[0] == "background"
+    assert sum("The predictions hold only 0 and 255" in text for text in said) == 1
+    assert sum("The label images hold only 0 and 255" in text for text in said) == 2
+
+
+def test_the_background_may_be_named() -> None:
+    guess, truth = pair((50, 50), 3)
+    names = ("glass", "tissue", "gland")
+    for background in ("Glass", 1, "1"):
+        found = evaluate(guess, truth, class_names=names, background=background)
+        assert found.background == 1
+        assert found.mdice == pytest.approx(np.mean(found.dice[1:]))
+    with pytest.raises(ConfigError, match=r"'gloss'.*glass, tissue, gland"):
+        evaluate(guess, truth, class_names=names, background="gloss")
+    with pytest.raises(ConfigError, match="from 1 to 3"):
+        evaluate(guess, truth, class_names=names, background=4)
 
 
 def test_dice_from_confusion_of_counts() -> None:

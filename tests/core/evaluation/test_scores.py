@@ -34,7 +34,7 @@ def test_each_slide_is_as_if_it_were_alone() -> None:
     rng = np.random.default_rng(0)
     guesses = [rng.integers(0, k, (20, 31), dtype=np.uint8) for k in (3, 5, 3)]
     truths = [rng.integers(0, 4, (20, 31), dtype=np.uint8) for _ in guesses]
-    pooled = evaluate(guesses, truths)
+    pooled = evaluate(guesses, truths, num_classes=4)
     assert [slide.name for slide in pooled.slides] == ["slide 1", "slide 2", "slide 3"]
     for slide, guess, truth in zip(pooled.slides, guesses, truths, strict=True):
         alone = evaluate(guess, truth, num_classes=4)
@@ -137,3 +137,34 @@ def test_a_plot_shows_what_was_found() -> None:
 def test_nothing_to_draw_is_no_error() -> None:
     empty = Evaluation(confusion=np.zeros((3, 3), int), class_names=("a", "b"))
     assert png_bytes(empty.figure()).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("background", "expected"),
+    [
+        (1, "mDSC is the mean of gland and stroma, without glass."),
+        (None, "mDSC is the mean of glass, gland and stroma; no class is left out"),
+    ],
+)
+def test_the_mean_says_what_it_is_over(background: int | None, expected: str) -> None:
+    """Without a class named background the first one counted in silence."""
+    truth = np.array([[1, 2, 3, 3]])
+    names = ("glass", "gland", "stroma")
+    found = evaluate(truth, truth, class_names=names, background=background)
+    for page in (found.table(), found.markdown(), found.to_dict()["about"]):
+        assert expected in page
+
+
+def test_classes_that_the_labels_do_not_show_are_told() -> None:
+    names = ("background", "a", "b", "c")
+    found = evaluate(np.array([[1, 2, 3]]), np.array([[1, 2, 2]]), class_names=names)
+    assert "the mean of a and b, without background" in found.about_mean()
+    assert "Not found, so left out: c." in found.about_mean()
+    assert "without an annotated pixel" in found.about_mean()
+    assert "counts: b." in found.about_mean()
+
+
+def test_many_classes_are_not_all_named() -> None:
+    labels = np.arange(1, 41)[None]
+    said = evaluate(labels, labels).about_mean()
+    assert "class 6 and 34 more" in said

@@ -60,7 +60,7 @@ def test_refusals(model: MuViTSegmenter, tmp_path: Path) -> None:
     for change, message in [
         ({"format_version": 99}, "Update napari-muvit"),
         ({"kind": "Something"}, "holds a Something"),
-        ({"kind": "MuViTMAE"}, "holds a MuViTMAE; a MuViTSegmenter is needed"),
+        ({"kind": "MuViTMAE"}, "autoencoder; a segmentation model is needed: "),
         ({"config": {**content["config"], "magic": 1}}, "does not know magic"),
         ({"config": {**content["config"], "embed_dim": 64}}, "does not fit"),
         ({"config": {**content["config"], "in_channels": 3,
@@ -96,9 +96,15 @@ def test_every_part_survives_a_folder(model: MuViTSegmenter, tmp_path: Path) -> 
         assert torch.equal(encoder(x, box), whole(x, box))
         card = (folder / "README.md").read_text()
         assert ("classes:" in card) == (name == "segmenter")
-    with pytest.raises(CheckpointError, match="holds a MuViTEncoder; a MuViTMAE is"):
+    with pytest.raises(
+        CheckpointError,
+        match="is an encoder; a masked autoencoder is needed: `napari-muvit pretrain",
+    ):
         load_model(tmp_path / "encoder", MuViTMAE)
-    with pytest.raises(CheckpointError, match="holds a MuViTMAE; a MuViTSegmenter is"):
+    with pytest.raises(
+        CheckpointError,
+        match="is a masked autoencoder; a segmentation model is needed: `napari",
+    ):
         load_model(tmp_path / "mae")
 
 

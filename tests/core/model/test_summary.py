@@ -54,7 +54,7 @@ def test_every_decoder_has_a_cost(decoder: str) -> None:
     small = ModelConfig(decoder=decoder, scale_factors=(1, 4), crop_size=64)
     cost = segmentation_cost(small)
     assert cost.flops > encoder_cost(small).flops > 0
-    assert cost.training_bytes(2) - cost.training_bytes(1) == cost.activation_bytes
+    assert cost.activation_bytes > encoder_cost(small).activation_bytes > 0
     assert torch.get_default_device() == torch.device("cpu")
 
 

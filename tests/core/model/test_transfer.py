@@ -222,7 +222,7 @@ def test_heads_go_by_the_name_of_their_class(decoder: str) -> None:
     assert report.mixed
     assert all(".head." in name for name in report.mixed)
     assert report.summary() == (
-        "Start: the given model (MuViTSegmenter, levels 1, 4): encoder taken over "
+        "Start: the given model (segmentation model, levels 1, 4): encoder taken over "
         "whole (levels 1, 4); decoder taken over; heads kept for 'Background', "
         "'Tumour ', new for 'stroma'; no more 'necrosis'."
     )
@@ -273,9 +273,9 @@ def test_other_pixels_leave_the_patch_embeddings_new() -> None:
         assert torch.equal(value, theirs[name])
     assert not report.encoder_is_whole
     assert report.summary() == (
-        "Start: the given model (MuViTMAE, levels 1, 4): encoder taken over (levels 1, "
-        "4) but for its patch embeddings, which are new (in_channels 4 there and 1 "
-        "here, patch 4 x 4 there and 8 x 8 here); decoder new."
+        "Start: the given model (masked autoencoder, levels 1, 4): encoder taken over "
+        "(levels 1, 4) but for its patch embeddings, which are new (in_channels 4 "
+        "there and 1 here, patch 4 x 4 there and 8 x 8 here); decoder new."
     )
 
 
@@ -307,8 +307,8 @@ def test_an_autoencoder_goes_on_with_some_of_its_levels(pretrained: MuViTMAE) ->
     for name, value in model.decoders[1].state_dict().items():
         assert torch.equal(value, theirs[name]), name
     assert report.summary() == (
-        "Start: the given model (MuViTMAE, levels 1, 2, 4, 16): encoder taken over "
-        "whole (levels 1, 4); MAE decoders taken over whole."
+        "Start: the given model (masked autoencoder, levels 1, 2, 4, 16): encoder "
+        "taken over whole (levels 1, 4); MAE decoders taken over whole."
     )
 
 

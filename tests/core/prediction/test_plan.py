@@ -16,7 +16,8 @@ from napari_muvit.core.data.arrays import ArraySource
 from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.geometry import Box
-from napari_muvit.core.prediction import plan_prediction
+from napari_muvit.core.prediction import PredictionPlan, plan_prediction
+from napari_muvit.core.prediction.plan import Crop
 
 
 def make_config(**changes: Any) -> ModelConfig:
@@ -45,7 +46,7 @@ sizes = st.integers(8, 700)
     tile=st.sampled_from([64, 128, 256]),
     ratio=st.sampled_from([None, 1.0, 0.5, 0.3337, 1.37]),
 )
-def test_cores_partition_every_tile_and_windows_hold_them(
+def test_tiles_partition_the_slide_and_crops_fill_each_tile(
     height: int, width: int, crop: int, overlap: float, tile: int, ratio: float | None
 ) -> None:
     pyramid = make_pyramid((height, width), ratio)
@@ -57,25 +58,38 @@ def test_cores_partition_every_tile_and_windows_hold_them(
         pyramid, model, PredictionConfig(overlap=overlap, tile_size=tile)
     )
     written = np.zeros((height, width), np.uint8)
-    for one in list(plan.tiles())[:6] + list(plan.tiles())[-2:]:
+    for one in list(plan.tiles())[:2] + list(plan.tiles())[-1:]:
         written[one.box[0] : one.box[2], one.box[1] : one.box[3]] += 1
-        covered = np.zeros(one.world_shape, np.uint8)
-        origin = [span[0] for span in one.world]
-        for crop_ in one.crops:
-            fine = crop_.padded.boxes[0]
-            assert fine.contains(crop_.core, tolerance=0)
-            assert all(float(v).is_integer() for v in fine.lower)
-            for axis in range(2):
-                if view.extent.shape[axis] >= crop + 1:
-                    assert fine.lower[axis] >= 0
-                    assert fine.upper[axis] <= view.extent.upper[axis] + 1e-3
-            assert max(crop_.core.shape) <= max(1, crop * (1 - overlap) + 1e-6)
-            covered[crop_.target(origin)] += 1
-        assert (covered == 1).all()
+        shares = np.zeros(one.world_shape)
+        for index in plan.crops_of(one):
+            found = plan.crop(index)
+            check_crop(plan, found, view.extent)
+            assert one.index in plan.tiles_of(found)
+            part = found.part(one.world)
+            assert part is not None
+            rows, columns = weights_of(plan, index)
+            shares[part.tile] += np.outer(rows, columns)[part.window]
+        np.testing.assert_allclose(shares, 1, atol=1e-5)
         labels = np.zeros(one.world_shape, np.uint8)
         y0, x0, y1, x1 = one.box
         assert one.to_output(labels).shape == (y1 - y0, x1 - x0)
     assert written.max() <= 2  # the first and last tiles of the list may be the same
+
+
+def weights_of(plan: PredictionPlan, index: int) -> tuple[np.ndarray, np.ndarray]:
+    row, column = divmod(index, plan.axes[1].count)
+    return plan.axes[0].weights(row), plan.axes[1].weights(column)
+
+
+def check_crop(plan: PredictionPlan, crop: Crop, extent: Box) -> None:
+    fine = crop.padded.boxes[0]
+    (y0, y1), (x0, x1) = crop.window
+    assert fine.contains(Box((y0, x0), (y1, x1)), tolerance=0)
+    assert all(float(v).is_integer() for v in fine.lower)
+    for axis in range(2):
+        if extent.shape[axis] >= plan.crop_size + 1:
+            assert fine.lower[axis] >= 0
+            assert fine.upper[axis] <= extent.upper[axis] + 1e-3
 
 
 @settings(max_examples=30, deadline=None)
@@ -105,18 +119,33 @@ def test_a_region_selects_the_tiles_that_it_touches_and_moves_no_crop(
         touched = Box((y0, x0), (y1, x1)).intersection(box) is not None
         assert (tile.index in chosen) == touched
     index = next(iter(chosen))
-    assert [c.padded for c in part.tile(index).crops] == [
-        c.padded for c in whole.tile(index).crops
-    ]
+    crops = part.crops_of(part.tile(index))
+    assert crops == whole.crops_of(whole.tile(index))
+    assert [part.crop(c) for c in crops] == [whole.crop(c) for c in crops]
 
 
-def test_without_overlap_cores_are_whole_crops() -> None:
+def test_without_overlap_windows_are_whole_crops() -> None:
     plan = plan_prediction(
         make_pyramid((256, 256)), make_config(), PredictionConfig(overlap=0)
     )
-    cores = [crop.core for crop in plan.tile(0).crops]
-    assert {core.shape for core in cores} == {(64.0, 64.0)}
-    assert all(c.padded.boxes[0] == c.core for c in plan.tile(0).crops)
+    crops = [plan.crop(i) for i in range(plan.num_crops)]
+    assert len(crops) == 16
+    assert all(c.inside == (slice(0, 64), slice(0, 64)) for c in crops)
+
+
+def test_the_tiles_of_a_crop_are_all_that_it_touches() -> None:
+    plan = plan_prediction(
+        make_pyramid((150, 230), 0.37),
+        make_config(pixel_size=1.0, crop_size=16),
+        PredictionConfig(tile_size=64),
+    )
+    tiles = list(plan.tiles())
+    for index in range(plan.num_crops):
+        crop = plan.crop(index)
+        named = plan.tiles_of(crop)
+        touched = [t.index for t in tiles if crop.part(t.world) is not None]
+        assert set(touched) <= set(named)
+        assert [t.index for t in tiles if index in plan.crops_of(t)] == touched
 
 
 def test_every_tile_of_the_slide_is_written_once() -> None:
@@ -169,9 +198,8 @@ def test_the_plan_of_a_huge_slide_is_cheap() -> None:
         make_pyramid((10**6, 10**6)), make_config(), PredictionConfig(tile_size=1024)
     )
     assert plan.num_tiles == 977**2
-    assert (
-        next(iter(plan.tile(plan.num_tiles - 1).crops)).padded.boxes[0].upper[0] <= 1e6
-    )
+    crops = plan.crops_of(plan.tile(plan.num_tiles - 1))
+    assert plan.crop(crops[-1]).padded.boxes[0].upper[0] <= 1e6
 
 
 def test_a_plan_needs_no_torch() -> None:

@@ -32,7 +32,7 @@ Build = Callable[..., Any]
 def _no_thread_is_left() -> Any:
     yield
     names = [t.name for t in threading.enumerate()]
-    assert "muvit-prediction-reader" not in names
+    assert not [name for name in names if name.startswith("muvit-prediction")]
 
 
 def cpu(**changes: Any) -> PredictionConfig:
@@ -51,6 +51,11 @@ def collect(run: PredictionRun) -> np.ndarray:
     assert count.max() == 1
     assert ((count == 1) == (labels > 0)).all()
     return labels
+
+
+def count_done(out: Path) -> int:
+    """Tiles that are marked."""
+    return sum(byte > 0 for byte in (out / ".muvit" / "done").read_bytes())
 
 
 def values_of(pyramid: Pyramid) -> np.ndarray:
@@ -135,8 +140,9 @@ def test_focus_moves_tiles_to_the_front(slide: Build, identity_model: Build) -> 
         if len(boxes) == 3:
             run.focus((500, 500, 630, 630))
     place = boxes.index((512, 512, 576, 576))
-    # What was being read goes first.
-    assert place < 12
+    # What was being read goes first: two threads' batches and one that waits, of four
+    # crops each, and there is about one crop to a tile that was not begun before.
+    assert place < 3 + 12 + 1
     assert len(set(boxes)) == 100
 
 
@@ -220,7 +226,7 @@ def test_answers_that_are_not_numbers_become_zero_and_are_reported_once(
     assert sum("not a number" in e.message for e in events) == 1
 
 
-def test_a_broken_chunk_is_one_clear_error_and_keeps_the_rest(
+def test_a_broken_chunk_costs_its_tile_and_is_one_clear_error_at_the_end(
     zarr_slide: Build,
     identity_model: Build,
     tmp_path: Path,
@@ -232,12 +238,45 @@ def test_a_broken_chunk_is_one_clear_error_and_keeps_the_rest(
     (pyramid.path / "c" / "3" / "3").write_bytes(b"broken")
     model, out = identity_model(scale_factors=(1,)), tmp_path / "out.zarr"
     run = predict(pyramid, model, cpu(overlap=0, batch_size=1), out)
-    with pytest.raises(PyramidError, match="slide cannot be read for rows 192 to 256"):
+    match = "1 of 16 tiles could not be read.* around rows 192 to 256"
+    with pytest.raises(PyramidError, match=match):
         list(run)
-    done = sum((out / ".muvit" / "done").read_bytes())
-    assert 0 < done < 16
+    assert run.failed == [(192, 192, 256, 256)]
+    assert count_done(out) == 15
     labels = np.asarray(zarr.open_array(out / "0", mode="r")[:])
-    assert np.count_nonzero(labels) == 64 * 64 * done
+    assert np.count_nonzero(labels) == 64 * 64 * 15
+    assert not labels[192:, 192:].any()
+    # Repaired, the run goes on and does that tile alone.
+    zarr.open_array(pyramid.path, mode="r+")[192:, 192:] = 0
+    again = predict(pyramid, model, cpu(overlap=0, batch_size=1), out)
+    boxes = [tile.box for tile in again]
+    assert boxes == [(192, 192, 256, 256)]
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_labels(
+    slide: Build, identity_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyramid, model = slide((200, 300)), identity_model()
+    expected = collect(predict(pyramid, model, cpu(batch_size=6)))
+    forward, room = type(model).forward, [2]
+
+    def small(self: Any, x: Tensor, bboxes: Tensor) -> Tensor:
+        if len(x) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, x, bboxes)
+
+    monkeypatch.setattr(type(model), "forward", small)
+    events: list[Progress] = []
+    run = predict(pyramid, model, cpu(batch_size=6), on_progress=events.append)
+    assert (collect(run) == expected).all()
+    said = [e.message for e in events if "ran out" in e.message]
+    assert said == [
+        "The memory of cpu ran out; going on with 3 crops at a time.",
+        "The memory of cpu ran out; going on with 2 crops at a time.",
+    ]
+    room[0] = 0
+    with pytest.raises(ConfigError, match="A single crop does not fit"):
+        collect(predict(pyramid, model, cpu(batch_size=6)))
 
 
 def test_a_zarr_that_vanishes_is_not_read_as_zeros(

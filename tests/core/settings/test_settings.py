@@ -228,6 +228,13 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "unknown key": ("imags: [a]", "imags is no setting; there are command, images"),
     "unknown field": ("model: {crop: 3}", "ModelConfig does not know crop"),
     "unknown training": ("training: {rate: 3}", "TrainingConfig does not know rate"),
+    "typo in a key": ("modle: {}", "Is model meant"),
+    "typo in a field": ("model: {embed_dims: 3}", "Is embed_dim meant"),
+    "typo in training": ("training: {learningrate: 3}", "Is learning_rate meant"),
+    "field in the wrong table": (
+        "training: {crop_size: 3}", "no field of training. It belongs into the table m"
+    ),
+    "field in no table": ("steps: 3", "It belongs into the table training"),
     "unknown reading": ("reading: {plane: 3}", "Reading does not know plane"),
     "wrong type": ("model: {depth: many}", "depth is 'many'; a whole number"),
     "yes": ("training: {flips: yes}", "flips is 'yes'; true or false"),
@@ -407,3 +414,17 @@ def test_thousands_of_slides(tmp_path: Path) -> None:
     images = tuple(f"/data/slides/{k:05d}.zarr" for k in range(2000))
     file = write_settings(tmp_path / "c.yaml", RunSettings(images=images))
     assert read_settings(file).images == images
+
+
+def test_null_is_a_value_where_it_is_assigned() -> None:
+    """It was dropped, as if it had not been asked for."""
+    file = RunSettings(training={"early_stop": 3, "minutes": 2.0})
+    flags = {"training": {"minutes": None}}
+    asked = {"training": {"early_stop": None}}
+    merged = merge_settings(file, flags, assigned=asked)
+    assert merged.training == {"early_stop": None, "minutes": 2.0}
+    with pytest.raises(ConfigError, match="seed is None; a whole number"):
+        merge_settings(file, {}, assigned={"training": {"seed": None}})
+    # No limit, so the one of the file stays.
+    merged = merge_settings(file, {}, assigned={"training": {"steps": None}})
+    assert merged.training["minutes"] == 2.0

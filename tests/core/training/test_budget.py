@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from napari_muvit.core.config import TrainingConfig
 from napari_muvit.core.data.datasets import PixelBatch
-from napari_muvit.core.training.budget import Budget, EpochSampler
+from napari_muvit.core.training.budget import Budget, EpochBatches, EpochSampler
 from napari_muvit.core.training.samples import count_validation_crops
 
 
@@ -19,18 +22,35 @@ class Clock:
         return self.now
 
 
+class ReadsAhead:
+    """Takes so many batches more from the sampler than it has handed out."""
+
+    def __init__(self, sampler: EpochSampler, ahead: int) -> None:
+        self.sampler, self.ahead = sampler, ahead
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = iter(self.sampler)
+        read = list(islice(batches, self.ahead))
+        for batch in batches:
+            read.append(batch)
+            yield read.pop(0)
+        yield from read
+
+
 def epochs(
-    config: TrainingConfig, step_seconds: float, validation_seconds: float = 0.0
-) -> list[int]:
+    config: TrainingConfig, step_seconds: float, validation_seconds: float = 0.0,
+    ahead: int = 0,
+) -> list[int]:  # fmt: skip
     """Steps of each epoch of a whole run."""
     clock = Clock()
     budget = Budget(config, clock)
     budget.start()
     sampler = EpochSampler(budget, config.batch_size)
+    batches = EpochBatches(ReadsAhead(sampler, ahead), sampler)
     lengths = []
     while not budget.exhausted(sampler.steps):
         count = 0
-        for _ in sampler:
+        for _ in batches:
             clock.now += step_seconds
             count += 1
         lengths.append(count)
@@ -76,9 +96,28 @@ def test_validation_takes_at_most_a_tenth_of_the_time() -> None:
 
 def test_no_two_steps_draw_the_same_samples() -> None:
     budget = Budget(TrainingConfig(steps=30, steps_per_epoch=10, batch_size=4))
-    sampler = EpochSampler(budget, 4)
-    drawn = [i for _ in range(3) for batch in sampler for i in batch]
+    batches = EpochBatches(sampler := EpochSampler(budget, 4), sampler)
+    drawn = [i for _ in range(3) for batch in batches for i in batch]
     assert drawn == list(range(120))
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_what_was_read_ahead_is_no_step(passes: int) -> None:
+    # Workers read ahead: epochs ended late by it, and the places that had been read
+    # for nothing counted as steps.
+    for config in (TrainingConfig(minutes=1), TrainingConfig(minutes=1, steps=37)):
+        assert epochs(config, 1.0, ahead=8) == epochs(config, 1.0)
+    clock = Clock()
+    budget = Budget(TrainingConfig(minutes=1), clock)
+    sampler = EpochSampler(budget, 4, accumulate=passes)
+    batches = EpochBatches(ReadsAhead(sampler, 8), sampler)
+    drawn: list[int] = []
+    while not budget.exhausted(sampler.steps):
+        for batch in batches:
+            drawn += batch
+            clock.now += 1.0 / passes
+    assert drawn == list(range(4 * sampler.steps))
+    assert 60 <= sampler.steps <= 62
 
 
 def test_fast_steps_do_not_validate_more_often_than_time_allows() -> None:

@@ -231,8 +231,12 @@ def test_processes_that_would_split_a_step_differently_say_so(launch: Launch) ->
 
 
 @pytest.mark.slow
-def test_minutes_end_both(launch: Launch) -> None:
-    config = settings(steps=None, steps_per_epoch=None, minutes=0.2, devices=2)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_minutes_end_both(launch: Launch, workers: int) -> None:
+    # With workers the processes asked each other for the time while they read ahead,
+    # in threads and not as often as one another.
+    config = settings(steps=None, steps_per_epoch=None, minutes=0.2, devices=2,
+                      num_workers=workers)  # fmt: skip
     program = launch({"config": config})
     assert program.end() == (0, "")
     found = program.results()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 import time
@@ -11,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_muvit.core import PredictionConfig, predict
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.data.annotations import AnnotationIndex, Annotations
 from napari_muvit.core.errors import AnnotationError, Cancelled, ConfigError
 from napari_muvit.core.model.checkpoint import load_model, weights_hash
+from napari_muvit.core.model.segmenter import MuViTSegmenter
 from napari_muvit.core.progress import Progress
-from napari_muvit.core.training import prepare
+from napari_muvit.core.training import memory, prepare
 from napari_muvit.core.training.interactive import InteractiveTrainer
 
 Slide = tuple[np.ndarray, np.ndarray]
@@ -281,3 +284,80 @@ def test_several_devices_and_loss_scales_are_refused(start: Start) -> None:
     for changes in ({"devices": 2}, {"precision": "16-mixed"}):
         with pytest.raises(ConfigError, match="one device"):
             start(outlines(), **changes)
+
+
+def test_its_batch_is_made_to_fit(
+    start: Start, tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The whole batch went through at once, whatever was free.
+    marks = outlines(square(1, 10, 10), square(2, 90, 90))
+    whole = start(marks, steps=3)
+    whole.run()
+    needed = memory.estimate_memory(MuViTSegmenter, tiny_config, ema=True).total
+    monkeypatch.setattr(
+        memory, "free_memory", lambda _device: int(needed(2) / memory.SAFE_SHARE) + 1
+    )
+    trainer = start(marks, steps=3)
+    sizes: list[int] = []
+    losses = trainer._module.losses
+
+    def seen(batch: Any, index: int) -> Any:
+        sizes.append(len(batch.pixels))
+        return losses(batch, index)
+
+    monkeypatch.setattr(trainer._module, "losses", seen)
+    events: list[Progress] = []
+    trainer.run(events.append)
+    assert sizes == [2] * 6
+    assert sum("2 passes of 2 crops" in e.message for e in events) == 1
+    # The same crops, and so nearly the same step; normalisation sees fewer at a time.
+    assert trainer.steps == whole.steps == 3
+    told = [e.metrics["loss"] for e in events if e.stage == "train"]
+    assert all(np.isfinite(told))
+    monkeypatch.setattr(memory, "free_memory", lambda _device: needed(1) // 2)
+    with pytest.raises(ConfigError, match="one nested crop"):
+        start(marks)
+
+
+def test_passes_add_up_to_the_step(
+    slide: Slide, tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Annotated everywhere and weighed alike, the mean of the passes is that of all.
+    marks = outlines(square(1, -10, -10, 200), square(2, 40, 40, 60))
+    model = dataclasses.replace(tiny_config, pyramid_norm="group")
+    losses, gradients = [], []
+    for passes in (1, 2, 4):
+        config = TrainingConfig(
+            steps=1, batch_size=4, device="cpu", num_threads=1, precision="32-true",
+            accumulate=passes, dice_weight=0.0, foreground_weight=1.0, level_weight=0.0,
+        )  # fmt: skip
+        trainer = InteractiveTrainer([slide[0]], [marks], config, model=model)
+        events: list[Progress] = []
+
+        def keep(*_args: Any, of: InteractiveTrainer = trainer) -> None:
+            found = of._segmenter.named_parameters()
+            gradients.append(
+                {n: p.grad.clone() for n, p in found if p.grad is not None}
+            )
+
+        monkeypatch.setattr(trainer._module, "configure_gradient_clipping", keep)
+        trainer.run(events.append)
+        losses.append(events[-1].metrics["loss"])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    assert len(gradients) == 3
+    for name, value in gradients[0].items():
+        for other in gradients[1:]:
+            assert torch.allclose(value, other[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_memory_that_runs_out_is_advice(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = start(outlines(square(1, 10, 10), square(2, 90, 90)))
+
+    def fails(*_args: Any) -> Any:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer._module, "losses", fails)
+    with pytest.raises(ConfigError, match="Memory ran out"):
+        trainer.run()

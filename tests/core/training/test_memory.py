@@ -228,6 +228,41 @@ def test_a_run_is_split_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None
         plan_memory(network, training, device)
 
 
+@pytest.mark.parametrize(
+    ("variables", "there", "devices", "asked", "measured"),
+    [
+        ({}, 2, 2, "cuda", "cuda:0"),
+        ({"LOCAL_RANK": "1"}, 2, 2, "cuda", "cuda:1"),
+        ({"SLURM_LOCALID": "3", "SLURM_PROCID": "7"}, 4, 4, "cuda", "cuda:3"),
+        # A scheduler that shows each process one GPU.
+        ({"SLURM_LOCALID": "3"}, 1, 4, "cuda", "cuda:0"),
+        ({"LOCAL_RANK": "1"}, 2, 1, "cuda:1", "cuda:1"),
+        ({"LOCAL_RANK": "1"}, 2, 1, "cuda", "cuda"),
+        ({"LOCAL_RANK": "1"}, 0, 2, "cpu", "cpu"),
+    ],
+)
+def test_a_process_measures_the_memory_of_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], there: int,
+    devices: int, asked: str, measured: str,
+) -> None:  # fmt: skip
+    # All of them asked for that of the first one.
+    for name in ("LOCAL_RANK", "SLURM_LOCALID", "JSM_NAMESPACE_LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    seen: list[str] = []
+
+    def answer(device: torch.device) -> int:
+        seen.append(str(device))
+        return 10**12
+
+    monkeypatch.setattr(memory, "free_memory", answer)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    training = TrainingConfig(steps=1, batch_size=16, devices=devices)
+    plan_memory(MuViTSegmenter(SMALL), training, torch.device(asked))
+    assert seen == [measured]
+
+
 def allocation_error() -> RuntimeError:
     """What torch raises on a CPU without that much memory."""
     with pytest.raises(RuntimeError) as caught:

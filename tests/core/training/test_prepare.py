@@ -57,6 +57,35 @@ def test_a_mask_of_255_gets_one_note_instead_of_254() -> None:
     assert "only 255" in told[0]
 
 
+def test_a_file_of_0_and_255_is_read_as_a_mask() -> None:
+    """It was one class of 255 without another, or too many classes."""
+    images = [slide(None, "a"), slide(None, "b")]
+    masks = [np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)]
+    masks[0][:16] = 255
+    labels = open_annotations(masks, images)
+    config = model_config_for("tiny", images, labels)
+    assert config.names == ("background", "class 2")
+    assert config.background == 1
+    # So that 0 and 1 are the same two classes for the one who goes on from it.
+    assert config.zero_is_background
+    data = prepare(images, labels, config, 0)
+    counts = [slide.index.counts.tolist() for slide in data.slides]
+    assert counts == [[0, 48 * 64, 16 * 64], [0, 64 * 64, 0]]
+    assert sum("read as masks" in note for note in data.notes) == 1
+
+
+def test_masks_have_the_classes_that_are_named() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:16] = 255
+    images = [slide(None)]
+    labels = open_annotations([mask], images, classes=("background", "gland"))
+    config = model_config_for("tiny", images, labels, classes=("background", "gland"))
+    assert config.names == ("background", "gland")
+    assert prepare(images, labels, config, 0).slides[0].index.counts[2] == 16 * 64
+    with pytest.raises(AnnotationError, match="--classes background,gland"):
+        open_annotations([mask], images, classes=("gland",))
+
+
 def test_classes_without_a_pixel_share_a_line() -> None:
     labels = [marks(0, 1, 4)]
     config = model_config_for("tiny", [slide(None)], labels)

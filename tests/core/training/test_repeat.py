@@ -112,6 +112,31 @@ def test_a_run_that_goes_on_has_the_same_curve(
     assert train(stop_at=4, **changes) == train(**changes)
 
 
+def test_pretraining_in_half_precision_goes_on(
+    slide: Slide, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    train = Runs("pretrain", slide, tiny_config, tmp_path)
+    changes = {"precision": "bf16-mixed", "ema": 0.8, "schedule": "cosine"}
+    assert train(stop_at=4, **changes) == train(**changes)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+def test_a_run_that_goes_on_ends_as_early_as_the_unbroken_one(
+    slide: Slide, tiny_config: ModelConfig, tmp_path: Path, schedule: str
+) -> None:
+    # So fast that it soon gets no better.
+    train = Runs("finetune", slide, tiny_config, tmp_path)
+    changes: dict[str, Any] = {
+        "steps": 60, "ema": 0.5, "early_stop": 2, "schedule": schedule,
+        "learning_rate": 0.3, "encoder_learning_rate": 0.3,
+    }  # fmt: skip
+    whole = train(**changes)
+    steps = len(column(whole, "loss"))
+    assert 9 <= steps < 60
+    # Behind a validation that was no better, which has to be remembered.
+    assert train(stop_at=steps - 1, **changes) == whole
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
 def test_a_compiled_run_goes_on(runs: Runs) -> None:
@@ -140,8 +165,10 @@ def test_what_a_cpu_or_this_installation_cannot_do_is_one_line(
     slide: Slide, tiny_config: ModelConfig, tmp_path: Path
 ) -> None:
     train = Runs("finetune", slide, tiny_config, tmp_path)
-    for changes in ({"precision": "16-mixed"}, {"logger": "tensorboard"}):
-        if changes.get("logger") and _installed("tensorboard"):
+    for changes in (
+        {"precision": "16-mixed"}, {"logger": "tensorboard"}, {"logger": "wandb"}
+    ):  # fmt: skip
+        if _installed(changes.get("logger", "nothing")):
             continue
         with pytest.raises(ConfigError) as error:
             train(**changes)

@@ -179,7 +179,7 @@ def test_resuming_where_nothing_is_begins(train: Train, tmp_path: Path) -> None:
     again = train(tmp_path / "m", settings(steps=20), resume=True,
                   on_progress=lambda e: said.append(e.message))  # fmt: skip
     assert len(said) == 1
-    assert "after 14 steps" in said[0]
+    assert "after 14 steps and does not go on to 20 steps" in said[0]
     assert "--start" in said[0]
     assert first.steps == again.steps == 14
     assert again.best == first.best

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,12 +9,15 @@ from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.data.annotations import Annotations, Rectangle
 from napari_muvit.core.data.crops import SlideNormalisation
 from napari_muvit.core.data.open import open_pyramid
+from napari_muvit.core.data.pyramid import Pyramid
 from napari_muvit.core.data.sampling import PlainSlide, TrainingSlide
 from napari_muvit.core.data.tissue import find_tissue
-from napari_muvit.core.errors import Cancelled, PyramidError
-from napari_muvit.core.training.slide_checks import pixel_notes
+from napari_muvit.core.errors import Cancelled, ConfigError, PyramidError
+from napari_muvit.core.training.prepare import prepare_unlabelled
+from napari_muvit.core.training.slide_checks import kind_notes, pixel_notes
 
 CONFIG = ModelConfig(scale_factors=(1,), crop_size=32, num_classes=2)
+RGB = dataclasses.replace(CONFIG, in_channels=3)
 NUMBERS = SlideNormalisation((0.0,), (255.0,))
 
 
@@ -104,3 +109,44 @@ def test_slides_smaller_than_a_crop_and_viewed_at_another_size() -> None:
 def test_it_can_be_stopped() -> None:
     with pytest.raises(Cancelled):
         pixel_notes([plain(noise(64, 64))], CONFIG, should_stop=lambda: True)
+
+
+def three_channels(name: str, *, rgb: bool = False, dtype: type = np.uint8) -> Pyramid:
+    pixels = noise(3, 64, 64).astype(dtype)
+    image = open_pyramid(pixels, axes="cyx", name=name)
+    return dataclasses.replace(image, rgb=rgb)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_colour_beside_fluorescence_is_told(first: int) -> None:
+    """Both have three channels, and were mixed without a word."""
+    images = [three_channels("stain", rgb=True), three_channels("glow")]
+    _, _, notes = prepare_unlabelled([images[first], images[1 - first]], RGB)
+    (note,) = [note for note in notes if "RGB" in note]
+    assert note.startswith("stain is a colour image (RGB), glow has 3 channels")
+    for same in images:
+        _, _, notes = prepare_unlabelled([same, same], RGB)
+        assert not [note for note in notes if "RGB" in note]
+
+
+def test_wide_pixels_are_not_divided_by_255() -> None:
+    images = [
+        three_channels("stain", rgb=True),
+        three_channels("glow", dtype=np.uint16),
+    ]
+    with pytest.raises(ConfigError, match="glow holds uint16"):
+        prepare_unlabelled(images, RGB)
+    # Percentiles fit any type.
+    assert len(prepare_unlabelled(images[::-1], RGB)[0]) == 2
+
+
+def test_channels_in_another_order_are_told() -> None:
+    names = [("DAPI", "FITC", "Cy3"), ("FITC", "DAPI", "Cy3")]
+    images = [
+        dataclasses.replace(three_channels(f"s{k}"), channel_names=channels)
+        for k, channels in enumerate(names)
+    ]
+    (note,) = kind_notes(images, RGB)
+    assert "s0 has DAPI, FITC, Cy3" in note
+    assert "s1 has FITC, DAPI, Cy3" in note
+    assert kind_notes([images[0], images[0], three_channels("nameless")], RGB) == ()

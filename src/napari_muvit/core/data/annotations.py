@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,8 @@ __all__ = [
 
 Corners = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Lower and upper corner of each item, (n, ndim) each."""
+MaskFn = Callable[[Box, Sequence[int]], NDArray[np.bool_]]
+"""Which of the pixels of a box, in an array of a shape."""
 SUBSAMPLES = 8
 """Most samples along each edge of a pixel, for the share of each class in it."""
 
@@ -183,7 +185,11 @@ class Annotations:
         return out if out.flags.owndata and out.flags.writeable else out.copy()
 
     def fractions(
-        self, box: Box, shape: Sequence[int], num_classes: int
+        self,
+        box: Box,
+        shape: Sequence[int],
+        num_classes: int,
+        keep: MaskFn | None = None,
     ) -> NDArray[np.float32]:
         """Share of each label within each output pixel.
 
@@ -195,6 +201,9 @@ class Annotations:
             (h, w) or (d, h, w) of the result.
         num_classes
             K.
+        keep
+            Says of the pixels of a box which count; the others are not annotated.
+            None: all.
 
         Returns
         -------
@@ -211,7 +220,11 @@ class Annotations:
         samples = 1
         while samples < min(factor - 1e-6, SUBSAMPLES):
             samples *= 2
-        labels = self.rasterise(box, tuple(n * samples for n in shape))
+        fine = tuple(n * samples for n in shape)
+        labels = self.rasterise(box, fine)
+        if keep is not None:
+            # Within a pixel: it may be wider than a cell that is held out.
+            labels *= keep(box, fine)
         largest = int(labels.max())
         self.check_labels(largest, num_classes)
         out = np.zeros((num_classes + 1, *shape), dtype=np.float32)

@@ -194,14 +194,27 @@ def read_crop(
     config: ModelConfig,
     normalisation: SlideNormalisation,
 ) -> NDArray[np.float32]:
-    """Read all levels of a nested crop, normalised and padded.
+    """Read all levels of a nested crop; see `read_boxes`."""
+    return read_boxes(pyramid, crop.boxes, config.scale_factors, config, normalisation)
+
+
+def read_boxes(
+    pyramid: Pyramid,
+    boxes: Sequence[Box],
+    factors: Sequence[float],
+    config: ModelConfig,
+    normalisation: SlideNormalisation,
+) -> NDArray[np.float32]:
+    """Read boxes at the scales of some of a model's levels, normalised and padded.
 
     Parameters
     ----------
     pyramid
         The slide, viewed at the model's pixel size.
-    crop
-        One world box a level.
+    boxes
+        World boxes.
+    factors
+        Scale factor of each.
     config
         Gives the crop edge, the factors and the padding value.
     normalisation
@@ -216,10 +229,8 @@ def read_crop(
     background = config.background_value or (0.0,) * config.in_channels
     fill = normalisation.undo(background)
     shape = (config.crop_size,) * config.ndim
-    out = np.empty((len(crop), config.in_channels, *shape), dtype=np.float32)
-    for index, (box, factor) in enumerate(
-        zip(crop.boxes, config.scale_factors, strict=True)
-    ):
+    out = np.empty((len(boxes), config.in_channels, *shape), dtype=np.float32)
+    for index, (box, factor) in enumerate(zip(boxes, factors, strict=True)):
         pixels = pyramid.read(box, factor, shape, fill=fill)
         with np.errstate(over="ignore"):
             normalisation.apply(pixels, out[index])

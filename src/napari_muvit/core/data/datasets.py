@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -135,10 +136,9 @@ class SegmentationDataset(Dataset[CropBatch]):
         """Return the labels of a finest box that this side may see, (*spatial)."""
         shape = (self.config.crop_size,) * self.config.ndim
         labels = self.sampler.slides[slide].annotations.rasterise(box, shape)
-        out = self.hold_outs[slide]
-        if out is not None:
-            labels = np.where(out.mask(box, shape) == self.held_only, labels, 0)
-        return labels.astype(np.uint8)
+        if self.hold_outs[slide] is not None:
+            labels *= self._sees(slide, box, shape)
+        return labels
 
     def _coarse_shares(self, slide: int, boxes: Sequence[Box]) -> NDArray[np.float32]:
         config = self.config
@@ -146,13 +146,18 @@ class SegmentationDataset(Dataset[CropBatch]):
         levels = boxes if config.level_heads else ()
         out = np.zeros((len(levels), config.num_classes, *shape), dtype=np.float32)
         annotations = self.sampler.slides[slide].annotations
-        hold_out = self.hold_outs[slide]
+        keep = None if self.hold_outs[slide] is None else partial(self._sees, slide)
         for index, box in enumerate(levels):
-            shares = annotations.fractions(box, shape, config.num_classes)[1:]
-            if hold_out is not None:
-                shares = shares * (hold_out.mask(box, shape) == self.held_only)
-            out[index] = shares
+            shares = annotations.fractions(box, shape, config.num_classes, keep)
+            out[index] = shares[1:]
         return out
+
+    def _sees(self, slide: int, box: Box, shape: Sequence[int]) -> NDArray[np.bool_]:
+        """Return which pixels of a box this side may see the labels of, (*shape)."""
+        out = self.hold_outs[slide]
+        if out is None:
+            return np.ones(tuple(shape), dtype=bool)
+        return np.asarray(out.mask(box, shape) == self.held_only)
 
 
 def read_sample(

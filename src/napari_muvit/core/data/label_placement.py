@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..errors import AnnotationError
@@ -10,7 +12,10 @@ from .pyramid import Pyramid
 
 
 def labels_upon(
-    labels: Pyramid, image: Pyramid, zero_is_background: bool = False
+    labels: Pyramid,
+    image: Pyramid,
+    zero_is_background: bool = False,
+    values: Mapping[int, int] | None = None,
 ) -> Annotations:
     """See a label image as annotations of an image.
 
@@ -25,6 +30,8 @@ def labels_upon(
         In its own pixels, not viewed at another size.
     zero_is_background
         Pixel value v means label v + 1.
+    values
+        Label of each pixel value, instead.
 
     Returns
     -------
@@ -37,7 +44,9 @@ def labels_upon(
         If the label image does not cover the image, or is none.
     """
     if labels.shape == image.shape:
-        return Annotations.from_labels(labels, zero_is_background=zero_is_background)
+        return Annotations.from_labels(
+            labels, values=values, zero_is_background=zero_is_background
+        )
     refusal = (
         f"The labels {labels.name} have the shape {labels.shape}, their image "
         f"{image.name} has {image.shape}; the same shape is needed"
@@ -56,6 +65,7 @@ def labels_upon(
                               "they cover different ones.")  # fmt: skip
     return Annotations.from_labels(
         labels,
+        values=values,
         zero_is_background=zero_is_background,
         offset=tuple(float(v) for v in offset),
         scale=tuple(float(v) for v in scale),

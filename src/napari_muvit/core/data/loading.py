@@ -104,11 +104,16 @@ class _Loader(DataLoader[Any]):
     """Raises here what went wrong in a worker."""
 
     should_stop: StopFn = staticmethod(never_stop)
+    _pump: _Pump | None = None
 
     def __iter__(self) -> Any:
         batches: Callable[[], Iterator[Any]] = super().__iter__
         if self.should_stop is not never_stop:
-            batches = _Pump(batches, self.should_stop).__iter__
+            if self._pump is not None:
+                # The workers are the same; what was left of the last epoch comes first.
+                self._pump.wait()
+            self._pump = _Pump(batches, self.should_stop)
+            batches = self._pump.__iter__
         try:
             for batch in batches():
                 if isinstance(batch, MuvitError):
@@ -134,9 +139,10 @@ class _Pump:
         self._should_stop = should_stop
         self._left = threading.Event()
         self._found: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="batches")
 
     def __iter__(self) -> Iterator[Any]:
-        threading.Thread(target=self._run, daemon=True, name="batches").start()
+        self._thread.start()
         try:
             while True:
                 check_stop(self._should_stop)
@@ -151,6 +157,13 @@ class _Pump:
                 yield value
         finally:
             self._left.set()
+
+    def wait(self) -> None:
+        """Leave the iteration, and wait until nothing is read for it any more."""
+        self._left.set()
+        while self._thread.is_alive():
+            check_stop(self._should_stop)
+            self._thread.join(POLL_SECONDS)
 
     def _run(self) -> None:
         try:

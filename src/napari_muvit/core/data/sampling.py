@@ -76,18 +76,15 @@ class HoldOut:
 
     def mask(self, box: Box, shape: Sequence[int]) -> NDArray[np.bool_]:
         """Whether the centre of each pixel of ``box`` lies in a held-out cell."""
-        cells, inside = [], []
+        # A rim of cells that are not held out stands for all that lies outside.
+        held = np.pad(self.held, 1)
         for axis, count in enumerate(shape):
             step = box.shape[axis] / count
             centres = box.lower[axis] + step * (np.arange(count) + 0.5)
             index = np.floor((centres - self.origin[axis]) / self.edge).astype(int)
-            size = self.held.shape[axis]
-            inside.append((index >= 0) & (index < size))
-            cells.append(np.clip(index, 0, size - 1))
-        within = np.ones((), dtype=bool)
-        for axis_inside in inside:
-            within = np.logical_and.outer(within, axis_inside)
-        return np.asarray(within & self.held[np.ix_(*cells)])
+            index = np.clip(index + 1, 0, self.held.shape[axis] + 1)
+            held = np.take(held, index, axis=axis)
+        return held
 
 
 def hold_out(

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.pyramid import Pyramid
-from ..errors import AnnotationError, ConfigError
-from ..prediction.record import read_classes
+from ..errors import AnnotationError
 from ..progress import (
     Progress,
     ProgressFn,
@@ -26,17 +22,9 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from .comparison import Comparison, numbered, open_comparison
 from .scores import Confusion, Evaluation
-from .sources import (
-    MAX_LABEL,
-    ImageBlocks,
-    LabelBlocks,
-    LabelImageSource,
-    TruthReading,
-    TruthSource,
-    open_image,
-    open_truth,
-)
+from .sources import LabelImageSource, TruthSource
 
 BLOCK_PIXELS = 2**22
 """Pixels compared at a time."""
@@ -49,7 +37,7 @@ def evaluate(
     zero_is_background: bool = False,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
-    background: int | None = None,
+    background: int | str | None = None,
     image: str | int | None = None,
     planes: Mapping[str, int] | None = None,
     on_progress: ProgressFn = ignore_progress,
@@ -59,7 +47,8 @@ def evaluate(
 
     Pixels with truth 0 are not annotated and are left out; a prediction of 0 where
     there is truth is wrong. Several slides are pooled into one confusion matrix; that
-    of each slide is kept too.
+    of each slide is kept too. Label images and predictions of 0 and 255 are read as
+    masks, see `mask_values`.
 
     Parameters
     ----------
@@ -73,12 +62,12 @@ def evaluate(
     zero_is_background
         Value v of label images means class v + 1, and class 1 is the background.
     num_classes
-        K; None: from the names, else the largest label.
+        K; None: from the names, else the largest label of the truth.
     class_names
         K names; None: from the prediction, else ``class 1`` ...
     background
-        Label left out of mDSC; None: from the prediction, else the class named
-        ``background``, if any.
+        Label, or name of the class, left out of mDSC; None: from the prediction, else
+        the class named ``background``, if any.
     image, planes
         Which image and planes of label files with several; see `open_pyramid`.
     on_progress
@@ -94,7 +83,8 @@ def evaluate(
     Raises
     ------
     AnnotationError
-        If shapes, numbers or names do not fit, or the values are no class labels.
+        If shapes, numbers or names do not fit, the values are no class labels, or no
+        pixel is annotated.
     PyramidError
         If a file cannot be read, or has no such image or plane.
     ConfigError
@@ -102,41 +92,62 @@ def evaluate(
     Cancelled
         If ``should_stop`` said so.
     """
-    pairs = _pairs(predictions, labels)
-    names, background = _classes(
-        [p for p, _ in pairs], zero_is_background, num_classes, class_names, background
-    )
-    known = len(names) if names else num_classes
-    opened: list[tuple[ImageBlocks, LabelBlocks]] = []
-    for prediction, label in pairs:
-        predicted = open_image(prediction, "prediction")
-        reading = TruthReading(tuple(names), zero_is_background, image, planes)
-        opened.append((predicted, open_truth(label, predicted, reading)))
-    counted = _count_slides(opened, known, on_progress, should_stop)
-    names = names or _numbered(len(counted[0]) - 1, zero_is_background)
-    titles = _titles([predicted for predicted, _ in opened])
-    slides = tuple(
-        Evaluation(confusion=c, class_names=names, background=background, name=title)
-        for c, title in zip(counted, titles, strict=True)
-    )
-    return Evaluation(
-        confusion=np.sum(counted, axis=0),
-        class_names=names,
+    compared = open_comparison(
+        predictions,
+        labels,
+        zero_is_background=zero_is_background,
+        num_classes=num_classes,
+        class_names=class_names,
         background=background,
-        slides=slides,
+        image=image,
+        planes=planes,
+        should_stop=should_stop,
     )
+    counted = _count_slides(compared, on_progress, should_stop)
+    names = compared.names or numbered(len(counted[0]) - 1, compared.zero_is_background)
+    about: dict[str, Any] = {
+        "class_names": names, "background": compared.background
+    }  # fmt: skip
+    slides = tuple(
+        Evaluation(confusion=c, name=title, **about)
+        for c, title in zip(counted, compared.titles, strict=True)
+    )
+    pooled = np.sum(counted, axis=0)
+    _check_compared(pooled, compared)
+    return Evaluation(confusion=pooled, slides=slides, **about)
+
+
+def _check_compared(confusion: Confusion, compared: Comparison) -> None:
+    """Refuse what says nothing: no truth at all, or an image instead of classes."""
+    truth, guess = confusion.sum(axis=1), confusion.sum(axis=0)
+    if not truth[1:].any():
+        named = [truth.name for truth in compared.truth]
+        which = named[0] if len(named) == 1 else f"the {len(named)} label files"
+        raise AnnotationError(
+            f"There is nothing to compare: in {which} no pixel of the prediction is "
+            "annotated. Annotate some of it; if 0 is a class in a label image, choose "
+            "--zero-is-background."
+        )
+    largest, found = int(np.flatnonzero(truth)[-1]), int(np.flatnonzero(guess)[-1])
+    if compared.num_classes is None and found > largest:
+        raise AnnotationError(
+            f"The predictions hold values up to {found}, but the labels only the "
+            f"classes 1 to {largest}. Give predictions, not images; if the classes are "
+            "more than the labels show, name them all (--classes)."
+        )
 
 
 def _count_slides(
-    opened: Sequence[tuple[ImageBlocks, LabelBlocks]],
-    known: int | None,
+    compared: Comparison,
     on_progress: ProgressFn,
     should_stop: StopFn,
 ) -> list[Confusion]:
     """Return the confusion matrix of each slide, all of one size."""
-    total = sum(_count_blocks(predicted.shape) for predicted, _ in opened)
-    done, counted = 0, []
-    for predicted, truth in opened:
+    total = sum(_count_blocks(predicted.shape) for predicted in compared.predicted)
+    known, done, counted = compared.num_classes, 0, []
+    for note in compared.notes:
+        on_progress(Progress(stage="evaluate", done=0, total=total, message=note))
+    for predicted, truth in zip(compared.predicted, compared.truth, strict=True):
         confusion = np.zeros(((known or 0) + 1,) * 2, dtype=np.int64)
         note = truth.note
         for lower, upper in _blocks(predicted.shape):
@@ -155,35 +166,6 @@ def _count_slides(
         counted.append(confusion)
     largest = max(map(len, counted))
     return [_grown(confusion, largest) for confusion in counted]
-
-
-def _titles(predictions: Sequence[ImageBlocks]) -> list[str]:
-    """Return a different name for each slide."""
-    names = [
-        predicted.pyramid.name if predicted.pyramid is not None else f"slide {number}"
-        for number, predicted in enumerate(predictions, start=1)
-    ]
-    counts = Counter(names)
-    return [
-        name if counts[name] == 1 else f"{name} ({number})"
-        for number, name in enumerate(names, start=1)
-    ]
-
-
-def _pairs(
-    predictions: LabelImageSource | Sequence[LabelImageSource],
-    labels: TruthSource | Sequence[TruthSource],
-) -> list[tuple[LabelImageSource, TruthSource]]:
-    left: list[Any] = (
-        list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
-    )
-    right: list[Any] = list(labels) if isinstance(labels, (list, tuple)) else [labels]
-    if len(left) != len(right) or not left:
-        raise AnnotationError(
-            f"There are {len(left)} predictions and {len(right)} label images; one "
-            "label image or file of outlines a prediction is needed, in the same order."
-        )
-    return list(zip(left, right, strict=True))
 
 
 def _edge(ndim: int) -> int:
@@ -215,10 +197,15 @@ def _count(
     """Add pixels; grows the matrix where the number of classes is not known."""
     for values, name in ((truth, truth_name), (guess, guess_name)):
         if known is not None and int(values.max()) > known:
+            advice = (
+                "Labels and prediction must number the same classes; "
+                "zero_is_background counts one up in the labels."
+                if name == truth_name
+                else "Is it an image instead of a prediction?"
+            )
             raise AnnotationError(
                 f"{name} holds the label {int(values.max())}, but there are only the "
-                f"classes 1 to {known}. Labels and prediction must number the same "
-                "classes; zero_is_background counts one up in the labels."
+                f"classes 1 to {known}. {advice}"
             )
     size = max(len(confusion), int(truth.max()) + 1, int(guess.max()) + 1)
     confusion = _grown(confusion, size)
@@ -229,54 +216,3 @@ def _count(
 def _grown(confusion: Confusion, size: int) -> Confusion:
     """Add classes without a pixel."""
     return np.pad(confusion, ((0, size - len(confusion)),) * 2)
-
-
-def _numbered(count: int, zero_is_background: bool) -> tuple[str, ...]:
-    names = [f"class {k}" for k in range(1, count + 1)]
-    if zero_is_background and names:
-        names[0] = "background"
-    return tuple(names)
-
-
-def _classes(
-    predictions: Sequence[LabelImageSource],
-    zero_is_background: bool,
-    num_classes: int | None,
-    class_names: Sequence[str] | None,
-    background: int | None,
-) -> tuple[tuple[str, ...], int | None]:
-    """Names (empty: not known yet) and background, from the user or the predictions."""
-    stored, stored_background = _stored_classes(predictions[0])
-    for prediction in predictions[1:] if class_names is None else ():
-        other, _ = _stored_classes(prediction)
-        if stored and other and stored != other:
-            raise AnnotationError(
-                f"The predictions have different classes: {', '.join(stored)} and "
-                f"{', '.join(other)}. Evaluate them one by one, or name the classes."
-            )
-    names = tuple(class_names) if class_names is not None else stored
-    if not names and num_classes is not None:
-        names = _numbered(num_classes, zero_is_background)
-    if num_classes is not None and len(names) != num_classes:
-        raise ConfigError(
-            f"num_classes is {num_classes}, but there are {len(names)} class names: "
-            f"{', '.join(names)}.",
-            "num_classes",
-        )
-    if background is None and class_names is None:
-        background = stored_background
-    if background is None and "background" in names:
-        background = names.index("background") + 1
-    if background is None and zero_is_background:
-        background = 1
-    if background is not None and not 1 <= background <= (len(names) or MAX_LABEL):
-        raise ConfigError(
-            f"background is {background}; a label from 1 to {len(names)} is needed.",
-            "background",
-        )
-    return names, background
-
-
-def _stored_classes(prediction: LabelImageSource) -> tuple[tuple[str, ...], int | None]:
-    path = prediction.path if isinstance(prediction, Pyramid) else prediction
-    return read_classes(Path(path)) if isinstance(path, (str, Path)) else ((), None)

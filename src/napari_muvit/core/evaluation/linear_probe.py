@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import AnnotationError
+from ..model.kinds import plain_kind
 from ..progress import StopFn, check_stop, never_stop
 from .probe import fit_linear_probe, pooled_features, roc_auc_ovr
 from .tables import (
@@ -142,7 +143,7 @@ class LinearProbeResult:
     def markdown(self) -> str:
         """Return all of it as a Markdown page."""
         facts = [
-            f"model: {self.model} ({self.kind}), frozen",
+            f"model: {self.model} ({plain_kind(self.kind)}), frozen",
             f"class of a crop: {self.rule}",
             f"trained on {sum(self.train_crops)} crops of {len(self.train_images)} "
             f"images, tested on {sum(self.test_crops)} of {len(self.test_images)} "

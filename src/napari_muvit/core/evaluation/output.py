@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..data.outputs import check_place
 from ..errors import OutputError
 from ..figures import save_png
 from ..files import write_json, write_text
@@ -38,9 +39,7 @@ def check_folder(folder: str | Path, overwrite: bool = False) -> None:
         If there is a file in its place, or it holds files and ``overwrite`` is False.
     """
     folder = Path(folder)
-    above = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not above.is_dir():
-        raise OutputError(f"{above} is a file; a folder for the results is needed.")
+    check_place(folder, "the results")
     if folder.is_dir() and not overwrite and any(folder.iterdir()):
         raise OutputError(
             f"{folder} holds files already; choose another folder, or pass --overwrite."

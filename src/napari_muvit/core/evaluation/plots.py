@@ -60,14 +60,17 @@ def _draw_dice(axes: Axes, evaluation: Evaluation) -> None:
         axes.plot(each.T, places, ".", color=DOT, markersize=4, alpha=0.7)
     if np.isfinite(evaluation.mdice):
         axes.axvline(evaluation.mdice, color="#aa3377", linestyle="--", linewidth=1.2)
-    axes.set_yticks(places, _names(evaluation), fontsize=size)
+    names = _names(evaluation)
+    if evaluation.background is not None:
+        names[evaluation.background - 1] += "\n(not in the mean)"
+    axes.set_yticks(places, names, fontsize=size)
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("Dice")
+    axes.set_xlabel("Dice (0: no overlap with the annotation, 1: the same)")
     axes.spines[["top", "right"]].set_visible(False)
     several = len(evaluation.slides) > 1
-    slides = f", {len(evaluation.slides)} slides (dots)" if several else ""
-    title = f"mDSC {number(evaluation.mdice, 3)} (dashed){slides}"
+    slides = f"\ndots: each of the {len(evaluation.slides)} slides" if several else ""
+    title = f"mean Dice (mDSC) {number(evaluation.mdice, 3)}, dashed{slides}"
     named = f"{short(evaluation.name)}: " if evaluation.name else ""
     axes.set_title(named + title, fontsize=10)
 
@@ -83,9 +86,10 @@ def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
     size = _font(len(names))
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("truth")
-    axes.set_title("% of the annotated pixels of a class", fontsize=10)
+    axes.set_xlabel("predicted as")
+    axes.set_ylabel("annotated as")
+    axes.set_title("what each class was taken for,\n% of its annotated pixels",
+                   fontsize=10)  # fmt: skip
     if len(names) > MOST_TEXT:
         return
     for (row, column), share in np.ndenumerate(shown):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..figures import new_figure
+from ..model.kinds import plain_kind
 from .tables import factors_text, short
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def linear_figure(result: LinearProbeResult) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(4.4, 0.62 * rows + 1.0))
     _draw_means(left, result)
     _draw_classes(right, result)
-    kind = result.kind.removeprefix("MuViT")
+    kind = plain_kind(result.kind)
     figure.suptitle(f"Linear probe of {short(result.model)} ({kind}), test crops: "
                     f"{sum(result.test_crops)}", fontsize=11)  # fmt: skip
     return figure

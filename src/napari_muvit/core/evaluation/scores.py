@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Confusion = NDArray[np.int64]
+MAX_NAMED = 6
+"""Classes that a sentence names."""
 
 
 def dice_from_confusion(confusion: Confusion) -> NDArray[np.float64]:
@@ -142,6 +144,36 @@ class Evaluation:
         np.divide(known, total, out=shares, where=total > 0)
         return shares
 
+    def about_mean(self) -> str:
+        """Say over which classes mDSC is the mean, and which the labels do not show."""
+        rest = [k for k in range(1, len(self.class_names) + 1) if k != self.background]
+        dice = self.dice
+        counted = [k for k in rest if np.isfinite(dice[k - 1])]
+        absent = [k for k in rest if k not in counted]
+        unmarked = [k for k in counted if not self.pixels[k - 1]]
+        said = f"mDSC is the mean of {self._named(counted)}"
+        if self.background is None:
+            said += "; no class is left out (--background)"
+        else:
+            said += f", without {self.class_names[self.background - 1]}"
+        if absent:
+            said += f". Not found, so left out: {self._named(absent)}"
+        if unmarked:
+            said += (
+                ". Predicted, but without an annotated pixel, so that Dice is 0 and "
+                f"counts: {self._named(unmarked)}"
+            )
+        return f"{said}."
+
+    def _named(self, labels: Sequence[int]) -> str:
+        """Class names in a sentence; of many the first ones."""
+        names = [self.class_names[k - 1] for k in labels]
+        if not names:
+            return "no class"
+        if len(names) > MAX_NAMED:
+            return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more"
+        return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; what is not defined is None.
 
@@ -152,6 +184,7 @@ class Evaluation:
             "mDSC": finite(self.mdice),
             "accuracy": finite(self.accuracy),
             "background": self.background,
+            "about": self.about_mean(),
             "classes": [
                 {
                     "label": label,
@@ -180,7 +213,7 @@ class Evaluation:
         rows = self._class_rows()
         rows.append(("", "mDSC", number(self.mdice), ""))
         rows.append(("", "accuracy", number(self.accuracy), f"{sum(self.pixels):,}"))
-        table = text_table(rows, left=(1,))
+        table = f"{text_table(rows, left=(1,))}\n{self.about_mean()}"
         missed = self.not_predicted
         if missed:
             table += f"\n{missed:,} annotated pixels are not predicted: wrong."
@@ -197,12 +230,16 @@ class Evaluation:
         several = len(self.slides) > 1
         missed = self.not_predicted
         facts = [
-            f"mDSC: **{number(self.mdice)}**" + (" (pooled)" if several else ""),
+            f"mean Dice (mDSC): **{number(self.mdice)}**"
+            + (" (the pixels of all slides together)" if several else "")
+            + "; 1 is the same as the annotation, 0 no overlap",
             f"mDSC of {len(self.slides)} slides: {number(mean)} ± {number(spread)} "
             "(mean and standard deviation)"
             if several
             else "",
-            f"accuracy: {number(self.accuracy)}",
+            self._lowest(),
+            self.about_mean(),
+            f"accuracy: {number(self.accuracy)} of the annotated pixels are right",
             f"annotated pixels: {sum(self.pixels):,}",
             f"annotated pixels without a prediction, which count as wrong: {missed:,}"
             if missed
@@ -212,8 +249,8 @@ class Evaluation:
         parts.append(markdown_table(self._class_rows(), left=(1,)))
         if several:
             parts += ["## Slides", markdown_table(self._slides())]
-        parts += ["## Confusion", "Per cent of each class's annotated pixels: truth "
-                  "along rows, prediction along columns.",
+        parts += ["## Confusion", "What each class was taken for, in per cent of its "
+                  "annotated pixels: annotated along rows, predicted along columns.",
                   markdown_table(self._confusion_rows())]  # fmt: skip
         return "\n\n".join(parts) + "\n"
 
@@ -227,6 +264,14 @@ class Evaluation:
         """Name, mDSC, accuracy, pixels and Dice of each class, as cells of a table."""
         figures = number(self.mdice), number(self.accuracy), f"{sum(self.pixels):,}"
         return (self.name, *figures, *map(number, self.dice))
+
+    def _lowest(self) -> str:
+        """Name the slide to look at first."""
+        known = [s for s in self.slides if np.isfinite(s.mdice)]
+        if len(known) < 2:
+            return ""
+        slide = min(known, key=lambda s: s.mdice)
+        return f"lowest mDSC of a slide: {number(slide.mdice)}, {slide.name}"
 
     def _class_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [("label", "class", "Dice", "annotated pixels")]
@@ -246,7 +291,7 @@ class Evaluation:
     def _confusion_rows(self) -> list[tuple[str, ...]]:
         shares = self.shares()
         last = ("not predicted",) if self.not_predicted else ()
-        rows: list[tuple[str, ...]] = [("truth", *self.class_names, *last)]
+        rows: list[tuple[str, ...]] = [("annotated as", *self.class_names, *last)]
         for name, row in zip(self.class_names, shares, strict=True):
             cells = [number(100 * v, 1) for v in (*row[1:], *row[: len(last)])]
             rows.append((name, *cells))

@@ -56,6 +56,8 @@ class ImageBlocks:
     """Added to each value."""
     pyramid: Pyramid | None = field(default=None, repr=False)
     """What it was read from; None: an array."""
+    values: Mapping[int, int] | None = None
+    """Label of each value, of a mask; None: the value is the label."""
 
     @property
     def note(self) -> str:
@@ -81,6 +83,10 @@ class ImageBlocks:
             If there is a value that is no label.
         """
         values = self.source.read(lower, upper).ravel().astype(np.int64)
+        if self.values is not None:
+            # The first is the background; nothing else was found in it.
+            first, second = self.values.values()
+            return np.where(values == 0, first, second).astype(np.int64)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > MAX_LABEL:
             raise AnnotationError(
@@ -173,7 +179,7 @@ def open_image(
 
 
 def open_truth(
-    labels: TruthSource, predicted: ImageBlocks, reading: TruthReading
+    labels: TruthSource | ImageBlocks, predicted: ImageBlocks, reading: TruthReading
 ) -> LabelBlocks:
     """Open what a prediction is compared with.
 
@@ -181,7 +187,7 @@ def open_truth(
     ----------
     labels
         A label image of the prediction's shape, or of its field where both say the size
-        of their pixels; or outlines in its pixels.
+        of their pixels, or such a one opened; or outlines in its pixels.
     predicted
         The prediction.
     reading
@@ -194,10 +200,16 @@ def open_truth(
     PyramidError
         If a file cannot be read, or has no such image or plane.
     """
-    if isinstance(labels, Annotations) or is_named(labels):
+    if not isinstance(labels, ImageBlocks) and (
+        isinstance(labels, Annotations) or is_named(labels)
+    ):
         return _open_marks(labels, predicted, reading)
     zero = reading.zero_is_background
-    truth = open_image(labels, "label image", int(zero), reading.image, reading.planes)
+    truth = (
+        labels
+        if isinstance(labels, ImageBlocks)
+        else open_image(labels, "label image", int(zero), reading.image, reading.planes)
+    )
     if truth.shape == predicted.shape:
         return truth
     if truth.pyramid is None or predicted.pyramid is None:
@@ -205,7 +217,9 @@ def open_truth(
             f"{predicted.name} has {_size(predicted)} pixels, but {truth.name} has "
             f"{_size(truth)}; the same are needed."
         )
-    placed = labels_upon(truth.pyramid, predicted.pyramid, zero)
+    placed = labels_upon(
+        truth.pyramid, predicted.pyramid, zero and not truth.values, truth.values
+    )
     return MarkedBlocks(placed, truth.name, truth.note)
 
 

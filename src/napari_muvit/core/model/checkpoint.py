@@ -22,6 +22,7 @@ from ... import __version__
 from ..checks import finite_json
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, OutputError
+from .kinds import ENCODER, PURPOSES, SEGMENTER, wrong_kind
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +37,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 """1 was of development versions that were never released."""
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-SEGMENTER, MAE, ENCODER = "MuViTSegmenter", "MuViTMAE", "MuViTEncoder"
-_PURPOSES = {
-    SEGMENTER: "A MuViT segmentation model for napari-muvit.",
-    MAE: "A MuViT masked autoencoder: a pretrained encoder, and its decoders.",
-    ENCODER: "A MuViT encoder, to start a segmentation model from.",
-}
 
 
 _UNREADABLE = (
@@ -93,9 +88,9 @@ def read_header(path: str | Path) -> ModelHeader:
             f"{folder / CONFIG} cannot be read as a model configuration: {error}."
         ) from error
     _check_version(folder, version)
-    if not isinstance(kind, str) or kind not in _PURPOSES:
+    if not isinstance(kind, str) or kind not in PURPOSES:
         raise CheckpointError(
-            f"{folder} holds a {kind}; one of {', '.join(_PURPOSES)} is needed."
+            f"{folder} holds a {kind}; one of {', '.join(PURPOSES)} is needed."
         )
     try:
         return ModelHeader(kind, ModelConfig.from_dict(values))
@@ -144,7 +139,7 @@ def read_config(path: str | Path, kind: str = SEGMENTER) -> ModelConfig:
     """
     header = read_header(path)
     if header.kind != kind:
-        raise CheckpointError(f"{path} holds a {header.kind}; a {kind} is needed.")
+        raise wrong_kind(str(path), header.kind, kind)
     return header.config
 
 
@@ -185,9 +180,7 @@ def load_model(path: str | Path, kind: type[Any] | None = None) -> Any:
             if name.startswith(prefix)
         }
     elif header.kind != kind.__name__:
-        raise CheckpointError(
-            f"{path} holds a {header.kind}; a {kind.__name__} is needed."
-        )
+        raise wrong_kind(str(path), header.kind, kind.__name__)
     model = build_checked(kind, header.config, weights, Path(path) / WEIGHTS)
     return model.eval()
 
@@ -318,12 +311,10 @@ def save_model(
     folder = Path(path)
     # torch.compile wraps a module in another one.
     model = getattr(model, "_orig_mod", model)
-    kind = next(
-        (c.__name__ for c in type(model).__mro__ if c.__name__ in _PURPOSES), ""
-    )
+    kind = next((c.__name__ for c in type(model).__mro__ if c.__name__ in PURPOSES), "")
     if not kind:
         raise CheckpointError(
-            f"A {type(model).__name__} was given; one of {', '.join(_PURPOSES)} can be "
+            f"A {type(model).__name__} was given; one of {', '.join(PURPOSES)} can be "
             "saved."
         )
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -394,7 +385,7 @@ def model_card(
     lines = [
         f"# {name}",
         "",
-        _PURPOSES[kind],
+        PURPOSES[kind],
         "",
         *([f"- classes: {', '.join(config.names)}"] if segmenter else []),
         f"- channels: {config.in_channels} (normalisation: {config.normalisation})",

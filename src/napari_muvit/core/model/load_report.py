@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ..config import ModelConfig
-from .checkpoint import ENCODER, MAE, SEGMENTER
+from .kinds import ENCODER, MAE, SEGMENTER, plain_kind
 from .source import Source
 
 ENCODER_PREFIX = "encoder."
@@ -34,7 +34,7 @@ class LoadReport:
     mixed: tuple[str, ...] = ()
     """Heads of which the rows of some classes were loaded."""
     source: str = ""
-    """Where from: ``MODEL (MuViTMAE, levels 1, 8, 32)``."""
+    """Where from: ``MODEL (masked autoencoder, levels 1, 8, 32)``."""
     parts: tuple[str, ...] = ()
     """A phrase on each part of the model."""
     levels: tuple[tuple[float, float], ...] = ()
@@ -59,7 +59,9 @@ class LoadReport:
 
 def describe_source(source: Source) -> str:
     """Name a source, its kind and its levels."""
-    kind = source.kind + (" of the authors' package" if source.of_the_authors else "")
+    kind = plain_kind(source.kind)
+    if source.of_the_authors:
+        kind += " of the authors' package"
     return f"{source.name} ({kind}, levels {factors(source.config.scale_factors)})"
 
 

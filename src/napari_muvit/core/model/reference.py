@@ -24,8 +24,9 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError, OutputError
-from .checkpoint import ENCODER, MAE, ModelHeader, build_checked
+from .checkpoint import ModelHeader, build_checked
 from .encoder import MuViTEncoder
+from .kinds import ENCODER, MAE
 from .mae import MuViTMAE
 from .reference_weights import encoder_to_ours, mae_to_ours, mae_to_theirs
 

@@ -14,9 +14,6 @@ from ..errors import CheckpointError
 from . import reference
 from .checkpoint import (
     CONFIG,
-    ENCODER,
-    MAE,
-    SEGMENTER,
     WEIGHTS,
     ModelHeader,
     check_numbers,
@@ -25,6 +22,7 @@ from .checkpoint import (
     read_header,
 )
 from .encoder import MuViTEncoder
+from .kinds import ENCODER, MAE, SEGMENTER
 from .mae import MuViTMAE
 from .segmenter import MuViTSegmenter
 

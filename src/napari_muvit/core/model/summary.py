@@ -21,9 +21,6 @@ from .encoder import MuViTEncoder
 from .mae import MuViTMAE
 from .segmenter import MuViTSegmenter
 
-ADAM_BYTES = 16
-"""Bytes a parameter takes in training: itself, its gradient, and two moments."""
-
 
 @dataclass(frozen=True, slots=True)
 class PartSize:
@@ -43,10 +40,6 @@ class Cost:
     as many."""
     activation_bytes: int
     """What a training step keeps of each crop between forward and backward pass."""
-
-    def training_bytes(self, batch_size: int) -> int:
-        """Memory of a training step: weights, moments and activations."""
-        return self.parameters * ADAM_BYTES + batch_size * self.activation_bytes
 
 
 def parameter_table(config: ModelConfig) -> tuple[PartSize, ...]:

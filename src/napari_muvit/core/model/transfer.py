@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from ..config import ModelConfig
 from ..errors import CheckpointError
-from .checkpoint import MAE, SEGMENTER
 from .encoder import select_levels
+from .kinds import MAE, SEGMENTER
 from .load_report import (
     ENCODER_PREFIX,
     LoadReport,

@@ -51,11 +51,17 @@ class Attention(nn.Module):
         Tensor
             (B, T, D).
         """
+        return self.mix(*self.project(x, rotation), reach)
+
+    def project(
+        self, x: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) to rotated queries and keys, and values, (B, T, H, E) each."""
         heads = self.qkv(x).unflatten(-1, (3 * self.num_heads, -1))
         # Queries and keys turn alike, so in one go.
         turning, value = heads.split((2 * self.num_heads, self.num_heads), dim=2)
         query, key = rotate(turning, rotation).chunk(2, dim=2)
-        return self._mix(query, key, value, reach)
+        return query, key, value
 
     def cross(
         self,
@@ -73,9 +79,9 @@ class Attention(nn.Module):
             .chunk(2, dim=2)
         )
         query, key = rotate(query, rotation), rotate(key, context_rotation)
-        return self._mix(query, key, value, None)
+        return self.mix(query, key, value, None)
 
-    def _mix(
+    def mix(
         self, query: Tensor, key: Tensor, value: Tensor, reach: Reach | None
     ) -> Tensor:
         """(B, T, H, E), (B, S, H, E) twice to (B, T, D)."""
@@ -103,7 +109,11 @@ class Block(nn.Module):
         self, x: Tensor, rotation: Rotation | None = None, reach: Reach | None = None
     ) -> Tensor:
         """(B, T, D) to (B, T, D); see `Attention.forward`."""
-        x = x + self.attention(self.norm1(x), rotation, reach)
+        return self.finish(x, self.attention(self.norm1(x), rotation, reach))
+
+    def finish(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Add what (B, T, D) tokens have seen, and the feed-forward of the sum."""
+        x = x + seen
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
     def cross(
@@ -115,5 +125,4 @@ class Block(nn.Module):
     ) -> Tensor:
         """(B, T, D) that attend to (B, S, D) instead of to each other."""
         seen = self.attention.cross(self.norm1(x), context, rotation, context_rotation)
-        x = x + seen
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+        return self.finish(x, seen)

@@ -10,9 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ..progress import check_stop
@@ -20,8 +18,6 @@ from ..progress import check_stop
 if TYPE_CHECKING:
     from ..config import PredictionConfig
     from ..progress import StopFn
-    from .plan import Tile
-    from .reader import Batch
 
 STOP_INTERVAL = 0.05
 """Seconds between two calls of ``should_stop`` within a pass of the model."""
@@ -102,31 +98,15 @@ class HeapTrimmer:
             self._last = time.monotonic()
 
 
-class Canvases:
-    """Tiles whose crops have not all come out of the model yet."""
+def settled_precision(precision: str, device: torch.device) -> str:
+    """Return ``32-true`` or ``bf16-mixed`` for what was asked.
 
-    def __init__(self) -> None:
-        self._open: dict[int, tuple[NDArray[np.uint8], int]] = {}
-
-    def add(
-        self, batch: Batch, labels: NDArray[np.uint8]
-    ) -> Iterator[tuple[Tile, NDArray[np.uint8]]]:
-        """Put a batch's cores in place and yield the tiles that are complete.
-
-        Yields
-        ------
-        tuple of Tile and ndarray
-            The tile and its labels in world pixels, ``tile.world_shape``, uint8.
-        """
-        for (tile, crop), answer in zip(batch.crops, labels, strict=False):
-            canvas, missing = self._open.pop(tile.index, (None, 0))
-            if canvas is None:
-                canvas = np.zeros(tile.world_shape, dtype=np.uint8)
-                missing = canvas.size
-            part = answer[crop.source]
-            canvas[crop.target([span[0] for span in tile.world])] = part
-            missing -= part.size
-            if missing:
-                self._open[tile.index] = (canvas, missing)
-            else:
-                yield tile, canvas
+    ``auto`` is ``bf16-mixed`` on a GPU that multiplies in it; a CPU's labels stay
+    those of float32.
+    """
+    if precision != "auto":
+        return precision
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return "bf16-mixed" if fast else "32-true"

@@ -41,6 +41,7 @@ def describe_run(
     config: ModelConfig,
     normalisation: SlideNormalisation,
     overlap: float,
+    precision: str,
     model_name: str,
 ) -> dict[str, Any]:
     """Return what is stored beside a prediction, in plain JSON types.
@@ -49,7 +50,10 @@ def describe_run(
     device do not. The rest is for people and for later steps.
     """
     settings = {
+        "blending": "gaussian" if overlap else "none",
         "overlap": overlap,
+        "context": "own" if plan.contexts is None else "shared",
+        "precision": precision,
         "tile_size": plan.tile_size,
         "batch_size": plan.batch_size,
     }

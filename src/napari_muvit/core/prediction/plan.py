@@ -4,8 +4,8 @@ Three grids meet here. **Output** pixels are the slide's own stored finest pixel
 **world** pixels are those of the model's finest level (equal to output pixels unless
 the slide is viewed at another pixel size); **tiles** are output chunks of ``tile_size``
 on a grid fixed to the slide, so that a pixel gets the same answer whatever region was
-asked for. A tile is filled by the *cores* of crops; a crop is read with the *padding*
-that its size leaves around the core.
+asked for. Crops lie on a grid of their own (`grid`); a tile is finished when all crops
+that say something about it have been through the model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.resample import snap
+from ..errors import ConfigError
 from ..geometry import Box, NestedCrop, nest, place_fine
 from .checks import (
     PixelBox,
@@ -30,6 +31,8 @@ from .checks import (
     select_tiles,
     whole_span,
 )
+from .contexts import ContextGrid
+from .grid import Axis, core_size
 
 if TYPE_CHECKING:
     from ..config import ModelConfig, PredictionConfig
@@ -38,29 +41,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """One pass of the model: where it looks and what of its answer is kept."""
+    """One pass of the model: where it looks and what of its answer counts."""
 
+    index: int
+    """Place in the slide's grid of crops, row by row."""
     padded: NestedCrop
     """What the model reads, one world box a level; finest first."""
-    core: Box
-    """The part of the tile that this crop fills, whole world pixels."""
+    window: tuple[Span, Span]
+    """Whole world pixels (rows, columns) that it speaks for."""
+    context: int | None = None
+    """Of the slide's grid of shared contexts; None: its coarser boxes are its own."""
 
     @property
-    def source(self) -> tuple[slice, slice]:
-        """The core in pixels of the crop's finest box (rows, columns)."""
-        return _slices(self.core, self.padded.boxes[0].lower)
+    def inside(self) -> tuple[slice, slice]:
+        """The window in pixels of the crop (rows, columns)."""
+        return _slices(self.window, self._origin)
 
-    def target(self, origin: Sequence[float]) -> tuple[slice, slice]:
-        """Return the core in pixels from ``origin`` (world) on (rows, columns)."""
-        return _slices(self.core, origin)
+    @property
+    def _origin(self) -> tuple[int, int]:
+        y, x = self.padded.boxes[0].lower
+        return round(y), round(x)
+
+    def part(self, world: tuple[Span, Span]) -> Part | None:
+        """Return what of the window lies in a tile's pixels, None when nothing does."""
+        rows, columns = (
+            (max(a[0], b[0]), min(a[1], b[1]))
+            for a, b in zip(self.window, world, strict=True)
+        )
+        if rows[0] >= rows[1] or columns[0] >= columns[1]:
+            return None
+        return Part(
+            crop=_slices((rows, columns), self._origin),
+            window=_slices((rows, columns), (self.window[0][0], self.window[1][0])),
+            tile=_slices((rows, columns), (world[0][0], world[1][0])),
+        )
 
 
-def _slices(box: Box, origin: Sequence[float]) -> tuple[slice, slice]:
-    rows, columns = (
-        slice(round(v - o), round(u - o))
-        for v, u, o in zip(box.lower, box.upper, origin, strict=True)
-    )
-    return rows, columns
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The same pixels, as (rows, columns) of a crop, of its window and of a tile."""
+
+    crop: tuple[slice, slice]
+    window: tuple[slice, slice]
+    tile: tuple[slice, slice]
+
+
+def _slices(spans: tuple[Span, Span], origin: tuple[int, int]) -> tuple[slice, slice]:
+    (y0, y1), (x0, x1) = spans
+    y, x = origin
+    return slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +103,13 @@ class Tile:
     box: PixelBox
     """Output pixels, clipped to the slide."""
     world: tuple[Span, Span]
-    """Whole world pixels (rows, columns) that the crops' cores fill."""
+    """Whole world pixels (rows, columns) that fill it."""
 
     @property
     def world_shape(self) -> tuple[int, int]:
         """Rows and columns of world pixels."""
         (y0, y1), (x0, x1) = self.world
         return y1 - y0, x1 - x0
-
-    @property
-    def crops(self) -> Iterator[Crop]:
-        """The crops whose cores fill the tile, computed as they are asked for."""
-        axes = [self.plan.split(span) for span in self.world]
-        for (y0, y1), (x0, x1) in product(*axes):
-            yield self.plan.place(Box((y0, x0), (y1, x1)))
 
     def to_output(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resample (nearest) from the tile's world pixels to its output pixels.
@@ -128,8 +150,8 @@ class PredictionPlan:
     """Edge of a tile in output pixels."""
     crop_size: int
     """Edge of a crop at the finest level in world pixels."""
-    core_size: int
-    """Largest edge of a core in world pixels."""
+    axes: tuple[Axis, Axis]
+    """Crops along the rows and along the columns."""
     scale_factors: tuple[float, ...]
     """Factor of each level of a crop."""
     zoom: tuple[float, float]
@@ -138,6 +160,8 @@ class PredictionPlan:
     """World position of the lower edge of output pixel 0."""
     extent: Box
     """The slide in world coordinates."""
+    contexts: ContextGrid | None
+    """Coarser crops that fine ones share; None: each has its own around it."""
     selected: PixelBox
     """Rows and columns of the tile grid that are asked for (r0, c0, r1, c1)."""
     batch_size: int
@@ -202,19 +226,60 @@ class PredictionPlan:
         high = min(max(math.ceil(snap(upper)), low + 1), last)
         return low, high
 
-    def split(self, span: Span) -> list[Span]:
-        """Cut a tile's span into even cores of at most ``core_size``."""
-        length = span[1] - span[0]
-        count = -(-length // self.core_size)
-        edges = [span[0] + length * i // count for i in range(count + 1)]
-        return list(pairwise(edges))
+    @property
+    def num_crops(self) -> int:
+        """Crops of the whole slide."""
+        return math.prod(axis.count for axis in self.axes)
 
-    def place(self, core: Box) -> Crop:
-        """Put a crop around a core: centred, pushed into the slide where needed."""
-        spans = [whole_span(self.extent, axis) for axis in range(2)]
+    def crops_of(self, tile: Tile) -> list[int]:
+        """Indices of the crops that say something about a tile, row by row."""
+        rows, columns = (
+            axis.touching(*span)
+            for axis, span in zip(self.axes, tile.world, strict=True)
+        )
+        return [r * self.axes[1].count + c for r, c in product(rows, columns)]
+
+    def tiles_of(self, crop: Crop) -> list[int]:
+        """Indices of the tiles about which a crop says something, row by row."""
+        ranges = []
+        for axis, (low, high) in enumerate(crop.window):
+            # Output pixels whose world pixels are touched, and one more: the caller
+            # asks each tile.
+            zoom, offset = self.zoom[axis], self.offset[axis]
+            first = math.floor((low - offset) / zoom) - 1
+            last = math.ceil((high - offset) / zoom) + 1
+            ranges.append(
+                range(
+                    max(first // self.tile_size, 0),
+                    min(-(-last // self.tile_size), self.grid[axis]),
+                )
+            )
+        return [r * self.grid[1] + c for r, c in product(*ranges)]
+
+    def crop(self, index: int) -> Crop:
+        """Return a crop by its place in the slide's grid.
+
+        It is put around its core, pushed into the slide where needed. Coarser boxes
+        are centred on it and pushed into the slide, or those of the context that it
+        shares with others.
+        """
+        places = divmod(index, self.axes[1].count)
+        rows, columns = (
+            axis.window(place) for axis, place in zip(self.axes, places, strict=True)
+        )
+        centre = [
+            (axis.edge(place) + axis.edge(place + 1)) / 2
+            for axis, place in zip(self.axes, places, strict=True)
+        ]
+        spans = [(axis.first, axis.last) for axis in self.axes]
         inside = Box((spans[0][0], spans[1][0]), (spans[0][1], spans[1][1]))
-        fine = place_fine(core.centre, (self.crop_size, self.crop_size), inside)
-        return Crop(nest(fine, self.scale_factors, self.extent), core)
+        fine = place_fine(centre, (self.crop_size, self.crop_size), inside)
+        if self.contexts is None:
+            padded = nest(fine, self.scale_factors, self.extent)
+            return Crop(index, padded, (rows, columns))
+        context = self.contexts.index_of(fine.centre)
+        padded = NestedCrop((fine, *self.contexts.boxes(context)))
+        return Crop(index, padded, (rows, columns), context)
 
     def order(
         self,
@@ -290,37 +355,57 @@ def plan_prediction(
         shape=(rows, columns),
         tile_size=config.tile_size,
         crop_size=crop,
-        core_size=max(1, math.floor(crop * (1 - config.overlap) + 1e-9)),
+        axes=_axes(pyramid.extent, crop, config.overlap),
         scale_factors=model_config.scale_factors,
         zoom=_pair(level.scale),
         offset=_pair(level.offset),
         extent=pyramid.extent,
+        contexts=_contexts(pyramid.extent, model_config, config),
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
         notes=find_notes(pyramid, model_config),
     )
     # Of the whole slide, not of the region: the model's answer may depend on the
     # shape of its batch in the last digit.
-    batch_size = min(config.batch_size, _count_crops(plan))
+    batch_size = min(config.batch_size, plan.num_crops)
     return dataclasses.replace(plan, batch_size=batch_size)
+
+
+def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:
+    rows, columns = (
+        Axis(*whole_span(extent, axis), crop, core_size(crop, overlap))
+        for axis in range(2)
+    )
+    return rows, columns
+
+
+def _contexts(
+    extent: Box, model: ModelConfig, config: PredictionConfig
+) -> ContextGrid | None:
+    """Return the grid of shared contexts, None where each crop has its own.
+
+    Raises
+    ------
+    ConfigError
+        If sharing was asked for and this model cannot.
+    """
+    if config.context == "own":
+        return None
+    if model.shares_context:
+        grid = ContextGrid(model.crop_size, model.scale_factors, extent)
+        if grid.stride >= 1:
+            return grid
+    if config.context == "shared":
+        raise ConfigError(
+            "This model cannot share context between crops: its coarse levels see the "
+            "fine crop (coarse_to_fine attention, the pyramid decoder and true boxes "
+            "are needed), or its second scale factor is too small. Leave context at "
+            "auto.",
+            "context",
+        )
+    return None
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:
     y, x = (1.0 if abs(v - 1) < 1e-9 else float(v) for v in values)
     return y, x
-
-
-def _count_crops(plan: PredictionPlan) -> int:
-    """Crops of the whole slide; cores are cut along each axis on its own."""
-    counts = []
-    for axis, (size, tiles) in enumerate(zip(plan.shape, plan.grid, strict=True)):
-        starts = (i * plan.tile_size for i in range(tiles))
-        counts.append(
-            sum(
-                len(
-                    plan.split(plan._world_span(axis, s, min(s + plan.tile_size, size)))
-                )
-                for s in starts
-            )
-        )
-    return math.prod(counts)

@@ -1,4 +1,4 @@
-"""Reading the crops of the next batch in a thread while the model computes."""
+"""Reading the crops of the next batches in threads while the model computes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import contextlib
 import dataclasses
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.crops import SlideNormalisation, read_crop
+from ..data.crops import SlideNormalisation, read_boxes, read_crop
 from ..errors import Cancelled, ConfigError, PyramidError
-from ..geometry import NestedCrop, naive_boxes
-from .plan import Crop, PredictionPlan, Tile
+from ..geometry import naive_boxes
+from .contexts import ContextGrid
+from .plan import Crop
+from .schedule import Schedule
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -25,46 +28,33 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.05
 """How often a waiting thread looks whether it should stop."""
+READERS = 2
+"""Threads: one decodes while the other one copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Crops for one pass of the model, always of the same shape."""
 
-    crops: tuple[tuple[Tile, Crop], ...]
+    crops: tuple[Crop, ...]
     """What the first entries are; the rest repeats the first one."""
     pixels: NDArray[np.float32]
-    """(B, L, C, H, W), normalised."""
+    """(B, L, C, H, W), normalised; with shared contexts L is 1."""
     boxes: NDArray[np.float32]
-    """(B, L, 2, 2) world boxes, from the lower corner of each finest box."""
+    """(B, L, 2, 2) world boxes from the lower corner of each finest box; with shared
+    contexts from that of the coarsest one."""
 
 
-class Schedule:
-    """Which tile comes next; may be re-ordered from another thread."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A crop that could not be read."""
 
-    def __init__(self, plan: PredictionPlan, done: NDArray[np.bool_]) -> None:
-        self._plan = plan
-        self._taken = done.copy()
-        self._lock = threading.Lock()
-        self._left = iter(plan.order(self._taken))
-
-    def next(self) -> Tile | None:
-        """Take the next tile, None when all are taken."""
-        with self._lock:
-            index = next(self._left, None)
-            if index is None:
-                return None
-            self._taken[index] = True
-            return self._plan.tile(int(index))
-
-    def focus(self, box: Sequence[float] | None) -> None:
-        """Put the tiles near ``box`` (output pixels) first."""
-        with self._lock:
-            self._left = iter(self._plan.order(self._taken, box))
+    crop: Crop
+    error: PyramidError
 
 
 class BatchReader:
-    """A thread that keeps one batch ready.
+    """Threads that keep batches ready.
 
     Parameters
     ----------
@@ -75,9 +65,13 @@ class BatchReader:
     normalisation
         The slide's numbers.
     schedule
-        Which tiles.
+        Which crops.
     batch_size
         Crops in a batch.
+    contexts
+        Coarser crops that fine ones share; None: each has its own.
+    readers
+        Number of threads.
     """
 
     def __init__(
@@ -87,6 +81,8 @@ class BatchReader:
         normalisation: SlideNormalisation,
         schedule: Schedule,
         batch_size: int,
+        contexts: ContextGrid | None = None,
+        readers: int = READERS,
     ) -> None:
         self._stop = threading.Event()
         self._pyramid = _stoppable(pyramid, self._stop)
@@ -95,78 +91,179 @@ class BatchReader:
         self._schedule = schedule
         self._batch_size = batch_size
         self._naive = config.boxes == "naive"
-        self._queue: queue.Queue[Batch | Exception | None] = queue.Queue(maxsize=1)
-        self._thread = threading.Thread(
-            target=self._run, name="muvit-prediction-reader", daemon=True
-        )
-        self._thread.start()
+        self._contexts = contexts
+        self._ahead = ReadAhead()
+        self._queue: queue.Queue[Batch | Unreadable | Exception | None]
+        self._queue = queue.Queue(maxsize=1)
+        self._at_work = readers
+        self._taking = threading.Lock()
+        self._threads = [
+            threading.Thread(
+                target=self._run, name=f"muvit-prediction-reader-{i}", daemon=True
+            )
+            for i in range(readers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def get(self) -> Batch | None:
-        """Return the next batch, None after the last one.
+    def get(self) -> Batch | Unreadable | None:
+        """Return the next batch, or what could not be read; None after the last one.
 
         Raises
         ------
         queue.Empty
             If none is ready within a moment: look whether to stop, and call again.
-        MuvitError
-            If the slide cannot be read.
         """
-        item = self._queue.get(timeout=POLL_SECONDS)
-        if isinstance(item, Exception):
-            raise item
-        return item
+        while True:
+            item = self._queue.get(timeout=POLL_SECONDS)
+            if isinstance(item, Exception):
+                raise item
+            if item is not None:
+                return item
+            self._at_work -= 1
+            if not self._at_work:
+                return None
 
     def close(self) -> None:
-        """End the thread and wait for it."""
+        """End the threads and wait for them."""
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         try:
-            self._read_all()
+            while crops := self._next_crops():
+                batch = self._batch(crops)
+                if batch is not None:
+                    self._put(batch)
             self._put(None)
         except Cancelled:
             return
         except Exception as error:  # noqa: BLE001 - raised again by `get`
             self._put(error)
 
-    def _put(self, item: Batch | Exception | None) -> None:
+    def _next_crops(self) -> list[Crop]:
+        # Together, so that a batch is of neighbours.
+        with self._taking:
+            found: list[Crop] = []
+            while len(found) < self._batch_size:
+                crop = self._schedule.next()
+                if crop is None:
+                    break
+                found.append(crop)
+            return found
+
+    def _put(self, item: Batch | Unreadable | Exception | None) -> None:
         while not self._stop.is_set():
             try:
                 return self._queue.put(item, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
 
-    def _read_all(self) -> None:
-        batch = _Building(self._batch_size, self._config)
-        while (tile := self._schedule.next()) is not None:
-            for crop in tile.crops:
-                if self._stop.is_set():
-                    raise Cancelled("The reader was stopped.")
-                batch.add(tile, crop, self._read(tile, crop), self._boxes(crop.padded))
-                if len(batch.crops) == self._batch_size:
-                    self._put(batch.finish())
-                    batch = _Building(self._batch_size, self._config)
-        if batch.crops:
-            self._put(batch.finish())
+    def _batch(self, crops: list[Crop]) -> Batch | None:
+        """Read crops; None where none of them can be read."""
+        edge = self._config.crop_size
+        levels = 1 if self._contexts else len(self._config.scale_factors)
+        shape = (self._batch_size, levels, self._config.in_channels, edge, edge)
+        pixels = np.empty(shape, dtype=np.float32)
+        boxes = np.empty((self._batch_size, levels, 2, 2), dtype=np.float32)
+        read: list[Crop] = []
+        for crop in crops:
+            if self._stop.is_set():
+                raise Cancelled("The reader was stopped.")
+            try:
+                pixels[len(read)] = self._read(crop)
+            except PyramidError as error:
+                self._put(Unreadable(crop, error))
+                continue
+            boxes[len(read)] = self._boxes(crop)
+            read.append(crop)
+        if not read:
+            return None
+        pixels[len(read) :] = pixels[:1]
+        boxes[len(read) :] = boxes[:1]
+        return Batch(tuple(read), pixels, boxes)
 
-    def _read(self, tile: Tile, crop: Crop) -> NDArray[np.float32]:
-        with readable(self._pyramid, tile):
-            return read_crop(
-                self._pyramid, crop.padded, self._config, self._normalisation
-            )
+    def _read(self, crop: Crop) -> NDArray[np.float32]:
+        with readable(self._pyramid, crop):
+            if crop.context is None:
+                return read_crop(
+                    self._pyramid, crop.padded, self._config, self._normalisation
+                )
+            if self._ahead.wants(crop.context):
+                self._ahead.put(crop.context, self.read_context(crop.context))
+            return read_boxes(
+                self._pyramid, crop.padded.boxes[:1], (1.0,), self._config,
+                self._normalisation,
+            )  # fmt: skip
 
-    def _boxes(self, crop: NestedCrop) -> NDArray[np.float64]:
-        """Boxes as the model gets them, in float64 from the finest lower corner."""
+    def read_context(self, index: int) -> NDArray[np.float32]:
+        """Return the coarser levels of a context, (L - 1, C, H, W), normalised.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read there.
+        """
+        found = self._ahead.take(index)
+        if found is not None:
+            return found
+        if self._contexts is None:
+            raise ConfigError("There are no shared contexts here.", "context")
+        with readable(self._pyramid):
+            return read_boxes(
+                self._pyramid, self._contexts.boxes(index),
+                self._config.scale_factors[1:], self._config, self._normalisation,
+            )  # fmt: skip
+
+    def _boxes(self, crop: Crop) -> NDArray[np.float64]:
+        """Boxes as the model gets them, in float64 from a corner."""
+        if crop.context is not None:
+            boxes = crop.padded.as_array()
+            return np.asarray(boxes[:1] - boxes[-1, 0])
+        nested = crop.padded
         if self._naive:
             shape = (self._config.crop_size,) * self._config.ndim
-            crop = naive_boxes(shape, self._config.scale_factors)
-        boxes = crop.as_array()
+            nested = naive_boxes(shape, self._config.scale_factors)
+        boxes = nested.as_array()
         return np.asarray(boxes - boxes[0, 0])
 
 
+class ReadAhead:
+    """Pixels of contexts that were read before they are asked for; for any thread."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    def wants(self, index: int) -> bool:
+        """Whether nobody has begun to read a context; who asks, reads it."""
+        with self._lock:
+            if index in self._seen:
+                return False
+            self._seen[index] = None
+            # Whoever needs an older one again reads it then.
+            while len(self._seen) > 64 * self._most:
+                self._seen.popitem(last=False)
+            return True
+
+    def put(self, index: int, pixels: NDArray[np.float32]) -> None:
+        """Keep pixels until they are taken, or too many others have come."""
+        with self._lock:
+            self._pixels[index] = pixels
+            while len(self._pixels) > self._most:
+                self._pixels.popitem(last=False)
+
+    def take(self, index: int) -> NDArray[np.float32] | None:
+        """Hand out pixels once."""
+        with self._lock:
+            return self._pixels.pop(index, None)
+
+
 @contextlib.contextmanager
-def readable(pyramid: Pyramid, tile: Tile | None = None) -> Iterator[None]:
+def readable(pyramid: Pyramid, crop: Crop | None = None) -> Iterator[None]:
     """Turn whatever a damaged file makes a library raise into a `PyramidError`."""
     try:
         yield
@@ -174,44 +271,13 @@ def readable(pyramid: Pyramid, tile: Tile | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         where = ""
-        if tile is not None:
-            y0, x0, y1, x1 = tile.box
-            where = f" for rows {y0} to {y1} and columns {x0} to {x1}"
+        if crop is not None:
+            (y0, y1), (x0, x1) = crop.window
+            where = f" around rows {y0} to {y1} and columns {x0} to {x1}"
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PyramidError(
-            f"{pyramid.name} cannot be read{where}: {reason.rstrip('.')}. What is "
-            "finished is kept; repair the file and run again, or choose a region "
-            "without it."
+            f"{pyramid.name} cannot be read{where}: {reason.rstrip('.')}."
         ) from error
-
-
-class _Building:
-    """A batch that is being filled."""
-
-    def __init__(self, size: int, config: ModelConfig) -> None:
-        levels, edge = len(config.scale_factors), config.crop_size
-        shape = (size, levels, config.in_channels, edge, edge)
-        self.crops: list[tuple[Tile, Crop]] = []
-        self._pixels = np.empty(shape, dtype=np.float32)
-        self._boxes = np.empty((size, levels, 2, 2), dtype=np.float32)
-
-    def add(
-        self,
-        tile: Tile,
-        crop: Crop,
-        pixels: NDArray[np.float32],
-        boxes: NDArray[np.float64],
-    ) -> None:
-        place = len(self.crops)
-        self._pixels[place] = pixels
-        self._boxes[place] = boxes
-        self.crops.append((tile, crop))
-
-    def finish(self) -> Batch:
-        filled = len(self.crops)
-        self._pixels[filled:] = self._pixels[:1]
-        self._boxes[filled:] = self._boxes[:1]
-        return Batch(tuple(self.crops), self._pixels, self._boxes)
 
 
 class _StoppableArray:

@@ -8,6 +8,8 @@ from typing import Any
 
 PRIVATE = ".muvit"
 """Folder inside the store that holds what is ours."""
+STOP = "stop"
+"""File in it whose presence ends all workers."""
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

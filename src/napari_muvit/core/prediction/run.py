@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import queue
+import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -20,18 +18,22 @@ from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
-from ..errors import Cancelled, ConfigError
+from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
+from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
+from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
-from .execution import Canvases, HeapTrimmer, StopCheck, prepared
+from .engine import Engine, Work
+from .execution import StopCheck, settled_precision
 from .identity import describe_run
-from .plan import PredictionPlan, Tile, plan_prediction
-from .reader import Batch, BatchReader, Schedule, readable
-from .writer import LabelWriter
-
-if TYPE_CHECKING:
-    import zarr
+from .output import Written
+from .plan import PredictionPlan, plan_prediction
+from .reader import readable
+from .schedule import Schedule
+from .shards import ShardWriter
+from .workers import Workers
+from .writer import LabelWriter, Level
 
 DEFAULTS = PredictionConfig()
 
@@ -69,11 +71,15 @@ class PredictionRun:
     normalisation
         The slide's numbers.
     levels
-        The output's zarr arrays, finest first; None for a preview.
+        The output's arrays, finest first; None for a preview.
     finished_before
         Whether all of it was done by an earlier run: there is nothing to iterate over.
     stopped
         Whether `stop` or ``should_stop`` ended it.
+    precision
+        ``32-true`` or ``bf16-mixed``.
+    failed
+        Boxes of the tiles that could not be read, in output pixels.
     """
 
     def __init__(
@@ -86,7 +92,11 @@ class PredictionRun:
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
+        model_folder: Path | None = None,
     ) -> None:
+        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
+            # Another network with such a configuration: nothing is known of its parts.
+            config = dataclasses.replace(config, context="own")
         self.config = config
         self.out = out
         self.stopped = False
@@ -99,24 +109,49 @@ class PredictionRun:
             self._pyramid, self._model_config, config
         )
         self._device = resolve_device(config.device)
+        self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
             )
         self._writer = None if out is None else self._open_writer(out, model_name)
-        done = np.zeros(self.plan.num_tiles, dtype=bool)
+        self._workers = Workers.of(config, model_folder, out)
+        self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
-            done = self._writer.done
-        selected = self.plan.indices()
-        self._done = int(done[selected].sum())
-        self.finished_before = self._done == len(self.plan)
-        if self._writer is not None and not self.finished_before:
-            self._writer.begin()
-            weakref.finalize(self, self._writer.close)
-        self._schedule = Schedule(self.plan, done)
+            self._finished = self._writer.done
+        self._wanted = np.zeros(self.plan.num_tiles, dtype=bool)
+        self._wanted[self.plan.indices()] = True
+        if config.shard is not None:
+            self._wanted &= in_shard(self.plan, config.shard)
+        self._total = int(self._wanted.sum())
+        self._done = int((self._wanted & self._finished).sum())
+        self.finished_before = self._done == self._total
+        self._target = self._begin_to_write()
+        self._schedule: Schedule | BlockSchedule
+        left_out = self._finished | ~self._wanted
+        if self._workers is None:
+            self._schedule = Schedule(self.plan, left_out)
+        else:
+            self._schedule = BlockSchedule(self.plan, left_out)
+        self._engine: Engine | None = None
+        self.failed: list[PixelBox] = []
+        self._first_error = ""
         self._active = False
         self._warned = False
+
+    def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
+        """Take the lock of the output, unless there is nothing left to do."""
+        if self._writer is None:
+            return None
+        if self.finished_before:
+            self._writer.complete(self._wanted)
+            return None
+        shard = self.config.shard
+        target = self._writer if shard is None else ShardWriter(self._writer, shard)
+        target.begin()
+        weakref.finalize(self, target.close)
+        return target
 
     def _open_writer(self, out: Path, model_name: str) -> LabelWriter:
         with readable(self._pyramid):
@@ -127,6 +162,7 @@ class PredictionRun:
                 self._model_config,
                 self.normalisation,
                 self.config.overlap,
+                self.precision,
                 model_name,
             )
         writer = LabelWriter(
@@ -146,8 +182,11 @@ class PredictionRun:
         return writer
 
     @property
-    def levels(self) -> list[zarr.Array[Any]] | None:
-        """The output's zarr arrays, finest first; None for a preview."""
+    def levels(self) -> list[Level] | None:
+        """The output's arrays, finest first; None for a preview.
+
+        The finest one is on disk, the others hold the newest pixels in memory.
+        """
         return None if self._writer is None else self._writer.levels
 
     def focus(self, box: Sequence[float] | None) -> None:
@@ -166,8 +205,8 @@ class PredictionRun:
 
     def close(self) -> None:
         """Let others write to the output; done by the end of an iteration too."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._target is not None:
+            self._target.close()
 
     def __enter__(self) -> PredictionRun:
         return self
@@ -181,7 +220,8 @@ class PredictionRun:
         Raises
         ------
         PyramidError
-            If the slide cannot be read.
+            If the slide, or a part of it, cannot be read: then at the end, when all
+            else is done.
         OutputError
             If the output cannot be written.
         """
@@ -194,28 +234,49 @@ class PredictionRun:
         self._report("\n".join(self.plan.notes))
         if self.finished_before:
             return
-        reader: BatchReader | None = None
-        try:
-            with prepared(self._model, self._device, self.config, self._stop):
-                reader = BatchReader(
-                    self._with_coarse_levels(),
-                    self._model_config,
-                    self.normalisation,
-                    self._schedule,
-                    self.plan.batch_size,
-                )
-                canvases, trim = Canvases(), HeapTrimmer()
-                while (batch := self._next_batch(reader)) is not None:
-                    labels = self._forward(batch)
-                    trim()
-                    for tile, canvas in canvases.add(batch, labels):
-                        yield self._finish(tile, tile.to_output(canvas))
-        except Cancelled:
-            self.stopped = True
-        finally:
-            if reader is not None:
-                reader.close()
-            self.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            try:
+                yield from self._predicted()
+            except Cancelled:
+                self.stopped = True
+                return
+        if self.failed:
+            raise PyramidError(
+                f"{len(self.failed)} of {self._total} tiles could not be read; the "
+                f"others are done. The first error: {self._first_error} Repair the "
+                "file and run again, or choose a region without it."
+            )
+
+    def _predicted(self) -> Iterator[PredictedTile]:
+        work = Work(
+            self._with_coarse_levels(), self._model, self._model_config,
+            self.normalisation, self.plan, self.config, self._device, self.precision,
+        )  # fmt: skip
+        if isinstance(self._schedule, BlockSchedule):
+            yield from map(self._finish, self._by_workers(work, self._schedule))
+            return
+        engine = Engine(
+            work, self._schedule, self._wanted & ~self._finished, self._target,
+            self._stop, self._report,
+        )  # fmt: skip
+        self.failed = engine.failed
+        for written in engine:
+            yield self._finish(written)
+        self._first_error = str(engine.first_error)
+
+    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
+        """Send blocks to other processes; take over what they have written."""
+        if self._workers is None or self._writer is None:  # pragma: no cover
+            raise ConfigError("There is nobody to work.", "workers")
+        for result in self._workers.do(work, schedule, self._stop):
+            for index in result.tiles:
+                tile = self.plan.tile(index)
+                yield tile, self._writer.adopt(tile)
+            if result.failed:
+                self._first_error = self._first_error or result.error
+                self.failed.extend(result.failed)
+                self._report(f"{result.error} Going on with the rest.")
 
     def _with_coarse_levels(self) -> Pyramid:
         """Return the slide with the levels that it lacks, from the cache on disk.
@@ -233,35 +294,8 @@ class PredictionRun:
             should_stop=self._stop.asked,
         )
 
-    def _next_batch(self, reader: BatchReader) -> Batch | None:
-        while True:
-            self._stop.check()
-            with contextlib.suppress(queue.Empty):
-                return reader.get()
-
-    def _forward(self, batch: Batch) -> NDArray[np.uint8]:
-        """Labels of the finest boxes, (B, H, W); 0 where the logits are not finite."""
-        try:
-            with torch.inference_mode():
-                pixels = torch.from_numpy(batch.pixels).to(self._device)
-                boxes = torch.from_numpy(batch.boxes).to(self._device)
-                logits = self._model(pixels, boxes)
-                # On a CPU argmax over channels takes ten times as long as max, which
-                # also hands NaN on.
-                best, index = logits.max(dim=1)
-                result = (index + 1).to(torch.uint8) * torch.isfinite(best)
-                return np.asarray(result.cpu().numpy(), dtype=np.uint8)
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"A batch of {len(batch.pixels)} crops does not fit into the memory of "
-                f"{self._device}; choose a smaller batch_size. What is finished is "
-                "kept, but a prediction with another batch_size starts anew.",
-                "batch_size",
-            ) from error
-
-    def _finish(self, tile: Tile, labels: NDArray[np.uint8]) -> PredictedTile:
-        if self._writer is not None:
-            self._writer.write(tile, labels)
+    def _finish(self, written: Written) -> PredictedTile:
+        tile, labels = written
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
@@ -272,14 +306,14 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, len(self.plan))
+        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
 
     def _report(self, message: str = "") -> None:
         self._on_progress(
             Progress(
                 stage="predict",
                 done=self._done,
-                total=len(self.plan),
+                total=self._total,
                 unit="tile",
                 message=message,
             )
@@ -354,12 +388,14 @@ def predict(
         from ..data.open import open_pyramid
 
         source = open_pyramid(source)
+    folder = None
     if isinstance(model, nn.Module):
         name = type(model).__name__
     else:
         from ..model.checkpoint import load_model
 
-        name = Path(model).name
+        folder = Path(model)
+        name = folder.name
         model = load_model(model)
     return PredictionRun(
         source,
@@ -370,4 +406,5 @@ def predict(
         on_progress,
         should_stop,
         cache,
+        folder,
     )

@@ -1,20 +1,27 @@
 """Writing a prediction: a label pyramid on disk that can be continued at any moment.
 
 The store is an OME-Zarr label image. Beside its levels lies ``.muvit/`` with
-``run.json`` (what the prediction was made from), ``done`` (one byte a tile, set after
-the tile's chunks are on disk) and ``lock`` (one writer at a time). A kill between
-chunks and flag costs that one tile, which is then written again with the same pixels.
+``run.json`` (what the prediction was made from), ``done`` (one byte a tile) and
+``lock`` (one writer at a time). A tile's byte is 1 once its chunk at the finest level
+is written, and 2 once the coarse levels are, which are kept in memory for a few seconds
+(`levels`). A kill between chunk and byte costs that one tile, which is written again
+with the same pixels; after a kill before the coarse levels were written, the next run
+makes them anew from the finest one. The system decides when what is written reaches the
+disk: a process that dies loses nothing, a power cut may lose the last half minute.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import zarr
@@ -23,7 +30,9 @@ from numpy.typing import NDArray
 from ..data.zarr_writer import halve_labels
 from ..errors import OutputError
 from ..lock import OutputLock, check_free
-from .record import PRIVATE, read_record
+from .levels import CoarseLevel
+from .record import PRIVATE, STOP, read_record
+from .shards import check_no_shard, forget_shards, shard_marks
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -31,8 +40,20 @@ if TYPE_CHECKING:
     from .checks import PixelBox
     from .plan import PredictionPlan, Tile
 
+Level = zarr.Array[Any] | CoarseLevel
+FINEST, ALL = 1, 2
+"""Values of a tile's byte: which levels are written."""
+FLUSH_SECONDS = 5.0
+"""How long coarse levels may wait."""
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray")
 """Files of which a Zarr store has one."""
+
+
+class TileWriter(Protocol):
+    """Where finished tiles go."""
+
+    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
+        """Write a tile's labels, the shape of its box."""
 
 
 class LabelWriter:
@@ -70,7 +91,10 @@ class LabelWriter:
         overwrite: bool = False,
     ) -> None:
         self.path = Path(os.path.abspath(path))
+        self.plan = plan
         self._lock: OutputLock | None = None
+        self._waiting: list[int] = []
+        self._flushed = time.monotonic()
         _refuse_image(self.path, pyramid.path)
         try:
             if overwrite:
@@ -106,7 +130,9 @@ class LabelWriter:
             private.mkdir()
             (private / "run.json").write_text(json.dumps(record, indent=1))
             (private / "done").write_bytes(bytes(plan.num_tiles))
-            aside.rename(self.path)
+            with contextlib.suppress(FileExistsError):
+                # Of several shards that begin at once, one is the first.
+                _move(aside, self.path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -127,10 +153,29 @@ class LabelWriter:
             )
         self.record: Mapping[str, Any] = found
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
-        self.levels = open_levels(self.path)
+        finest, *coarse = open_levels(self.path)
+        self.levels: list[Level] = [finest, *(CoarseLevel(level) for level in coarse)]
         if len(flags) != plan.num_tiles or self.levels[0].shape != plan.shape:
             raise OutputError(f"{self.path} is damaged; overwrite it.")
-        self.done: NDArray[np.bool_] = flags.astype(bool)
+        self.done: NDArray[np.bool_] = flags.astype(bool) | shard_marks(
+            self.path, len(flags)
+        )
+
+    def complete(self, wanted: NDArray[np.bool_]) -> None:
+        """Make the coarse levels of finished tiles that a kill has cost."""
+        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
+        if (flags[wanted] != ALL).any() and self.marked().all():
+            self.begin()
+            self.close()
+
+    def marked(self) -> NDArray[np.bool_]:
+        """One flag a tile, as it is on disk now: whether somebody has done it."""
+        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
+        return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
+
+    def refused(self, error: OSError) -> str:
+        """Return what to say when the disk refuses."""
+        return _refused(self.path, error)
 
     def begin(self) -> None:
         """Become the one writer, and read again what is done.
@@ -142,18 +187,51 @@ class LabelWriter:
         """
         try:
             self._lock = OutputLock(self.path / PRIVATE / "lock", self.path)
-            flags = (self.path / PRIVATE / "done").read_bytes()
-            self.done = np.frombuffer(flags, np.uint8).astype(bool)
+            check_no_shard(self.path)
+            self._take_up()
             # Left by a writer that was killed within a chunk.
             for partial in self.path.rglob("*.partial"):
                 partial.unlink(missing_ok=True)
         except OutputError:
+            self._let_go()
             raise
         except OSError as error:
+            self._let_go()
             raise OutputError(_refused(self.path, error)) from error
 
+    def _take_up(self) -> None:
+        """Take over what shards have done, and make the coarse levels that lack."""
+        private = self.path / PRIVATE
+        (private / STOP).unlink(missing_ok=True)
+        flags = np.frombuffer((private / "done").read_bytes(), np.uint8)
+        self.done = self.marked()
+        for index in np.flatnonzero(self.done & (flags != ALL)):
+            self.adopt(self.plan.tile(int(index)))
+        forget_shards(self.path)
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def adopt(self, tile: Tile) -> NDArray[np.uint8]:
+        """Take over a tile whose finest level another process has written.
+
+        Returns
+        -------
+        ndarray
+            Its labels, the shape of its box, uint8.
+        """
+        y0, x0, y1, x1 = tile.box
+        try:
+            labels = np.asarray(self.levels[0][y0:y1, x0:x1], dtype=np.uint8)
+            self._put(tile, labels, first=1)
+        except OSError as error:
+            raise OutputError(_refused(self.path, error)) from error
+        return labels
+
     def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
-        """Write a tile at all levels, then mark it as done.
+        """Write a tile, then mark it as done.
 
         Parameters
         ----------
@@ -168,25 +246,56 @@ class LabelWriter:
             If the disk refuses; what was marked before stays.
         """
         try:
-            write_levels(self.levels, tile.box, labels)
-            with open(self.path / PRIVATE / "done", "r+b", buffering=0) as file:
-                file.seek(tile.index)
-                file.write(b"\x01")
+            self._put(tile, labels, first=0)
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
+
+    def _put(self, tile: Tile, labels: NDArray[np.uint8], first: int) -> None:
+        write_levels(self.levels, tile.box, labels, first)
+        self._mark([tile.index], FINEST)
+        self._waiting.append(tile.index)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
         self.done[tile.index] = True
         if self._lock is not None:
             self._lock.touch()
 
+    def flush(self) -> None:
+        """Write the coarse levels.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses; the next run makes them anew.
+        """
+        for level in self.levels:
+            if isinstance(level, CoarseLevel):
+                level.flush()
+        self._mark(self._waiting, ALL)
+        self._waiting.clear()
+        self._flushed = time.monotonic()
+
+    def _mark(self, indices: list[int], value: int) -> None:
+        with open(self.path / PRIVATE / "done", "r+b", buffering=0) as file:
+            for index in indices:
+                file.seek(index)
+                file.write(bytes([value]))
+
     def close(self) -> None:
-        """Let others write; calling it again does nothing."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        """Write what waits and let others write; calling it again does nothing."""
+        if self._lock is None:
+            return
+        try:
+            if self._waiting:
+                self.flush()
+        except OSError as error:
+            raise OutputError(_refused(self.path, error)) from error
+        finally:
+            self._let_go()
 
 
 def write_levels(
-    levels: list[zarr.Array[Any]], box: PixelBox, labels: NDArray[np.uint8]
+    levels: Sequence[Level], box: PixelBox, labels: NDArray[np.uint8], first: int = 0
 ) -> None:
     """Write labels at level 0 and what follows from them at the coarser levels.
 
@@ -198,9 +307,12 @@ def write_levels(
         (y0, x0, y1, x1) in pixels of level 0.
     labels
         Shape of ``box``.
+    first
+        Finest level to be written.
     """
     y0, x0, y1, x1 = box
-    levels[0][y0:y1, x0:x1] = labels
+    if first == 0:
+        levels[0][y0:y1, x0:x1] = labels
     for finer, level in pairwise(levels):
         height, width = finer.shape
         top, left, bottom, right = y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2)
@@ -212,6 +324,16 @@ def write_levels(
         labels = halve_labels(labels)
         y0, x0, y1, x1 = top, left, bottom, right
         level[y0:y1, x0:x1] = labels
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a folder; `FileExistsError` where the target is there meanwhile."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(str(target)) from error
+        raise
 
 
 def open_levels(path: Path) -> list[zarr.Array[Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ..checks import meant
 from ..errors import ConfigError
 from ..files import write_text
 from .paths import absolute
@@ -20,6 +21,7 @@ from .run import (
     SETTINGS_VERSION,
     Reading,
     RunSettings,
+    belongs,
     check_version,
     checked_paths,
     plain,
@@ -192,7 +194,8 @@ def _from_content(content: Mapping[str, Any], folder: str) -> RunSettings:
         )
     if unknown:
         raise ConfigError(
-            f"{', '.join(unknown[:5])} is no setting; there are {', '.join(_KEYS)}.",
+            f"{', '.join(unknown[:5])} is no setting; there are {', '.join(_KEYS)}."
+            f"{belongs(unknown[0]) or meant(unknown[0], _KEYS)}",
             unknown[0],
         )
     # A key without a value says nothing, but for the tables, which are tables.

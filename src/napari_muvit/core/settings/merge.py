@@ -25,6 +25,7 @@ def merge_settings(
     settings: RunSettings,
     flags: Mapping[str, Any],
     command: Command | None = None,
+    assigned: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RunSettings:
     """Lay what was asked for on the command upon the settings of a file.
 
@@ -37,6 +38,8 @@ def merge_settings(
         that are laid upon the file's key by key. What is None or empty was not asked.
     command
         The subcommand; settings of another one are refused.
+    assigned
+        More of ``model`` and ``training``, field by field: None is a value here.
 
     Returns
     -------
@@ -72,9 +75,11 @@ def merge_settings(
         changes["missing"] = ()
     reading = _given(given.get("reading"))
     changes["reading"] = dataclasses.replace(settings.reading, **reading)
-    changes["model"] = _merged_model(settings.model, _given(given.get("model")))
-    training = _given(given.get("training"))
-    limited = any(name in training for name in LIMITS)
+    more = assigned or {}
+    asked = {**_given(given.get("model")), **more.get("model", {})}
+    changes["model"] = _merged_model(settings.model, asked)
+    training = {**_given(given.get("training")), **more.get("training", {})}
+    limited = any(training.get(name) is not None for name in LIMITS)
     kept = {k: v for k, v in settings.training.items() if not (limited and k in LIMITS)}
     changes["training"] = {**kept, **training}
     return dataclasses.replace(settings, **changes)

@@ -22,6 +22,17 @@ Paths = tuple[str | None, ...]
 
 PATHS = ("images", "labels", "val_images", "val_labels")
 LIMITS = ("epochs", "steps", "minutes")
+FIELDS: Mapping[str, frozenset[str]] = {
+    name: frozenset(f.name for f in dataclasses.fields(kind))
+    for name, kind in (("model", ModelConfig), ("training", TrainingConfig))
+}
+"""Names in the tables of a file with settings."""
+
+
+def belongs(name: str) -> str:
+    """Say in which table a field belongs: `` It belongs ...``, or nothing."""
+    place = next((table for table, names in FIELDS.items() if name in names), None)
+    return f" It belongs into the table {place}." if place else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +139,12 @@ class RunSettings:
         object.__setattr__(self, "missing", _checked_missing(self.missing))
         for name, kind in (("model", ModelConfig), ("training", TrainingConfig)):
             fields = table(getattr(self, name), name)
+            for field_name in fields:
+                place = belongs(field_name)
+                if place and field_name not in FIELDS[name]:
+                    raise ConfigError(
+                        f"{field_name} is no field of {name}.{place}", field_name
+                    )
             kind.check_values(fields)
             object.__setattr__(self, name, fields)
         check_version(self.version)

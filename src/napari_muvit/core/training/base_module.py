@@ -174,17 +174,31 @@ class TrainingModule(L.LightningModule):
 def _groups(
     modules: Sequence[nn.Module], rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Parameter groups: matrices decay, biases, norms and frequencies do not."""
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    """Parameter groups: the weights of layers decay, nothing else does."""
+    parameters = [
+        (name, p)
+        for m in modules
+        for name, p in m.named_parameters()
+        if p.requires_grad
+    ]
     groups = [
-        ([p for p in parameters if p.ndim > 1], weight_decay),
-        ([p for p in parameters if p.ndim <= 1], 0.0),
+        ([p for name, p in parameters if decays(name, p)], weight_decay),
+        ([p for name, p in parameters if not decays(name, p)], 0.0),
     ]
     return [
         {"params": params, "lr": rate, "peak": rate, "weight_decay": decay}
         for params, decay in groups
         if params
     ]
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix of a layer.
+
+    Biases, norms and frequencies are not, nor are level embeddings, mask tokens and
+    queries: these are vectors, one beside the other, that layers read.
+    """
+    return parameter.ndim > 1 and name.endswith("weight")
 
 
 def check_compiler(config: TrainingConfig) -> None:

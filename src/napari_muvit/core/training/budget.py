@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
 
 from torch.utils.data import Sampler
 
@@ -125,15 +126,16 @@ def _epoch_length(config: TrainingConfig) -> int:
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Batches of sample indices; an iteration is an epoch.
+    """Batches of sample indices; an iteration is an epoch by its count of steps.
 
     Indices count up over the whole run, so that no two steps draw the same places. The
     crops of a step are the same, however they are shared among processes and passes.
+    Workers read ahead of the steps: where an epoch really ends says `EpochBatches`.
 
     Parameters
     ----------
     budget
-        When an epoch, and the run, is over.
+        How many steps an epoch, and the run, has.
     batch_size
         Crops a step, in all.
     accumulate
@@ -158,20 +160,14 @@ class EpochSampler(Sampler[list[int]]):
         self.accumulate = accumulate
         self.together = together or Together()
         self.steps = first_step
-        self.epochs: int | None = None
+        """Steps before the next iteration."""
 
     def __iter__(self) -> Iterator[list[int]]:
-        if self.epochs is None:
-            self.epochs = self.budget.epochs_at(self.budget.elapsed)
-        deadline = self.budget.epoch_deadline(self.epochs)
-        self.epochs += 1
-        length = self.budget.steps_per_epoch
-        for _ in range(length - self.steps % length):
-            first = self.steps * self.batch_size
-            self.steps += 1
-            yield from self._shares(first)
-            if self._over(deadline):
-                return
+        length, most = self.budget.steps_per_epoch, self.budget.max_steps
+        step = self.steps
+        end = step + length - step % length
+        for number in range(step, min(end, most) if most else end):
+            yield from self._shares(number * self.batch_size)
 
     def _shares(self, first: int) -> Iterator[list[int]]:
         """Return this process's share of each pass of a step."""
@@ -181,7 +177,47 @@ class EpochSampler(Sampler[list[int]]):
             start = first + (number * world + self.together.rank) * size
             yield list(range(start, start + size))
 
+
+class EpochBatches:
+    """Batches of a loader; an iteration is an epoch, which the clock may end earlier.
+
+    What was read ahead by then is read again, as the first of the next epoch.
+
+    Parameters
+    ----------
+    loader
+        Reads what the sampler says.
+    sampler
+        Goes on behind the last step that was handed out.
+    """
+
+    def __init__(self, loader: Iterable[Any], sampler: EpochSampler) -> None:
+        self.loader = loader
+        self.sampler = sampler
+        self.epochs: int | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        sampler, budget = self.sampler, self.sampler.budget
+        if self.epochs is None:
+            self.epochs = budget.epochs_at(budget.elapsed)
+        deadline = budget.epoch_deadline(self.epochs)
+        self.epochs += 1
+        batches = iter(self.loader)
+        try:
+            for number, batch in enumerate(batches, start=1):
+                yield batch
+                if number % sampler.accumulate == 0:
+                    sampler.steps += 1
+                    if self._over(deadline):
+                        return
+        finally:
+            # Ends the thread that reads, where there is one.
+            if isinstance(batches, Generator):
+                batches.close()
+
     def _over(self, deadline: float) -> bool:
-        over = self.budget.elapsed >= deadline or self.budget.exhausted(self.steps)
+        """Whether the epoch, or the run, is over by now; all processes have to ask."""
+        sampler, budget = self.sampler, self.sampler.budget
+        over = budget.elapsed >= deadline or budget.exhausted(sampler.steps)
         # Counted steps are the same everywhere, clocks are not.
-        return self.together.any(over) if self.budget.by_time else over
+        return sampler.together.any(over) if budget.by_time else over

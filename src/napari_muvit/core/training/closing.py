@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Literal
 
 import torch
 
-from ..config import ModelConfig, TrainingConfig
+from ..config import TrainingConfig
 from ..data.datasets import MAEDataset, SegmentationDataset
 from ..data.sampling import PlainSlide, TrainingSlide
-from ..errors import MuvitError, OutputError
+from ..errors import MuvitError
 from ..files import write_json
 from ..model.checkpoint import load_model
 from ..model.mae import MuViTMAE
@@ -52,6 +51,8 @@ class Circumstances:
     start: str
     """What was taken over."""
     began: datetime.datetime
+    command: tuple[str, ...] = ()
+    """What was typed; empty: called from Python."""
 
 
 def now() -> datetime.datetime:
@@ -150,10 +151,12 @@ def _record(
         kind=job.kind,
         model=job.model.to_dict(),
         training=config.to_dict(),
+        data=job.data,
         preset=job.settings.preset or "",
         software=software_versions(),
         started=f"{about.began:%Y-%m-%d %H:%M}",
         device=_device(job.device, config),
+        command=about.command,
         model_path=str(folder.path.resolve()),
         config_file=str((folder.path / SETTINGS_FILE).resolve()),
         slides=tuple(slides),
@@ -225,48 +228,3 @@ def _result(
         notes=record.notes,
         report=report,
     )
-
-
-def finished_result(folder: RunFolder, kind: str) -> TrainingResult | None:
-    """Return what a run left that has ended; None where none has.
-
-    Raises
-    ------
-    OutputError
-        If another kind of run ended there, or its record is damaged.
-    """
-    if not folder.finished:
-        return None
-    try:
-        content = json.loads(folder.record.read_text(encoding="utf-8"))
-        record = RunRecord.from_dict(content)
-        config = ModelConfig.from_dict(record.model)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise OutputError(
-            f"{folder.record} cannot be read: {error}. Start anew with --overwrite."
-        ) from error
-    if record.kind != kind:
-        raise OutputError(f"{folder.path} holds a {record.kind} run, not {kind}.")
-    report = folder.path / "report.html"
-    return TrainingResult(
-        model_path=folder.path,
-        config=config,
-        best=record.best,
-        history=record.history,
-        stopped=record.stopped,
-        steps=record.steps,
-        seconds=record.seconds,
-        cpu_seconds=record.cpu_seconds,
-        notes=record.notes,
-        report=report if report.is_file() else None,
-    )
-
-
-def say_ended(result: TrainingResult, on_progress: ProgressFn) -> None:
-    """Say that there is nothing left to do."""
-    text = (
-        f"The run at {result.model_path} has ended after {result.steps} steps; nothing "
-        "is left to do. To train its model further, begin a run elsewhere with "
-        f"--start {result.model_path}."
-    )
-    on_progress(Progress(stage="prepare", done=1, total=1, message=text))

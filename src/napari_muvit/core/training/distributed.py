@@ -22,6 +22,8 @@ _RANKS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables by which launchers number all processes."""
 _LOCAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
 """Variables that number machines, and the processes of one."""
+_DEVICE_RANKS = ("LOCAL_RANK", "SLURM_LOCALID", "JSM_NAMESPACE_LOCAL_RANK")
+"""Variables that number the processes of a machine, and so their GPUs."""
 
 
 def is_first_process(config: TrainingConfig) -> bool:
@@ -65,6 +67,24 @@ def check_devices(config: TrainingConfig, device: torch.device) -> None:
             f"{config.devices} devices of the kind {device.type} were asked for, this "
             f"machine has {there}; choose --devices {there}, or more --nodes."
         )
+
+
+def own_device(config: TrainingConfig, device: torch.device) -> torch.device:
+    """Return the GPU that this process will train on, of those of its machine.
+
+    Parameters
+    ----------
+    config
+        Says how many there are.
+    device
+        That was asked for; returned as it is where there is no choice.
+    """
+    if str(device) != "cuda" or config.devices == 1:
+        return device
+    number = next((int(os.environ[n]) for n in _DEVICE_RANKS if n in os.environ), 0)
+    # A scheduler may show each process its own GPU alone.
+    seen = number if number < torch.cuda.device_count() else 0
+    return torch.device("cuda", seen)
 
 
 class Together:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from ..model.checkpoint import is_model_folder, save_model
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from ..settings import SETTINGS_FILE, Command, RunSettings, write_settings
 from .base_module import TrainingModule
-from .budget import Budget, EpochSampler
+from .budget import Budget, EpochBatches, EpochSampler
 from .callbacks import (
     AgreeCallback,
     KeepCallback,
@@ -101,7 +100,7 @@ class Outcome:
 
 
 class Run:
-    """One run of a job.
+    """One run of a job; to be made and trained while its folder is held (`at_work`).
 
     Parameters
     ----------
@@ -150,6 +149,8 @@ class Run:
         if self.state is not None:
             self.keeper.restore_network(self.state)
             self._say(f"Going on after step {job.module.first_step}.")
+        elif resume and is_model_folder(job.folder.path):
+            self._say("The run here left nothing to go on from; it begins anew.")
         if isinstance(job.module, PretrainModule):
             job.module.passes = job.passes
 
@@ -164,34 +165,14 @@ class Run:
     def _say(self, message: str) -> None:
         self.on_progress(Progress(stage="prepare", done=1, total=1, message=message))
 
-    @contextmanager
-    def at_work(self) -> Iterator[OutputLock | None]:
-        """Hold the folder, in the process that writes; None in the others.
-
-        Raises
-        ------
-        OutputError
-            If another process is at work there.
-        """
-        if not self.first:
-            yield None
-            return
-        folder = self.job.folder
-        made = not folder.path.exists()
-        folder.private.mkdir(parents=True, exist_ok=True)
-        lock = OutputLock(folder.lock, folder.path)
-        try:
-            yield lock
-        finally:
-            lock.release()
-            # A run that left nothing leaves no folder.
-            with contextlib.suppress(OSError):
-                if made and list(folder.path.iterdir()) == [folder.private]:
-                    folder.private.rmdir()
-                    folder.path.rmdir()
-
     def train(self, lock: OutputLock | None) -> Outcome:
-        """Train to the end, or until a stop, under the lock of `at_work`."""
+        """Train to the end, or until a stop.
+
+        Parameters
+        ----------
+        lock
+            Of `at_work`; None in all processes but the one that writes.
+        """
         job, config, module = self.job, self.config, self.job.module
         log = None
         if lock is not None:
@@ -290,14 +271,14 @@ class Run:
             trainer.validate(job.module, validation, verbose=False)
         if self.budget.exhausted(job.module.first_step) or self._waited_enough:
             return
-        training = make_loader(
+        loader = make_loader(
             job.training,
             batch_sampler=sampler,
             num_workers=config.num_workers,
             pin_memory=job.device.type == "cuda",
             should_stop=should_stop,
         )
-        trainer.fit(job.module, training, validation)
+        trainer.fit(job.module, EpochBatches(loader, sampler), validation)
 
     @property
     def _waited_enough(self) -> bool:
@@ -325,23 +306,25 @@ class Run:
             return
         self._moved_in = True
         folder = self.job.folder
-        if self.state is None:
-            # Of a run that this one replaces: it would go with another model.
-            folder.forget()
         settings = dataclasses.replace(
             self.job.settings,
             command=self.job.kind,
             model=self.job.model.to_dict(),
             training=self.config.to_dict(),
         )
+        # First: a run that is killed here is told by its settings from the one that it
+        # replaces, or begins anew with its own.
         write_settings(folder.path / SETTINGS_FILE, settings)
+        if self.state is None:
+            # Of a run that this one replaces: it would go with another model.
+            folder.forget()
 
     def _save_model(self, metrics: Any) -> None:
         """Write the run's model, in place of one that was there before."""
         self._save(self.job.folder.path, metrics)
+        # With overwrite there are results of a model that is gone now.
+        self.job.folder.forget_results(replaced=not self.keeper.has_model)
         self.keeper.has_model = True
-        # With overwrite there is a report, of a model that is gone now.
-        self.job.folder.forget_report()
 
     def _save(self, folder: Path, metrics: Any) -> None:
         training = {"config": self.config.to_dict(), "history": self.course.history}

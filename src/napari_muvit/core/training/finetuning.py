@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import ModelConfig, TrainingConfig
 from ..data.cache_settings import CacheSettings
+from ..data.sampling import TrainingSlide
 from ..errors import AnnotationError
 from ..progress import (
     ProgressFn,
@@ -20,24 +21,34 @@ from ..progress import (
     never_stop,
 )
 from ..settings import RunSettings
-from .closing import Circumstances, close_run, finished_result, now, say_ended
+from .closing import Circumstances, close_run, now
+from .ended import find_ended
 from .engine import Job, Run
 from .fingerprint import fingerprint
+from .keeper import Asked
 from .modules import FineTuneModule
 from .plan import TrainingPlan, make_plan
 from .prepare import (
     ImageSource,
     LabelSource,
+    PreparedData,
     keep_coarse_levels,
 )
-from .ready import ReadyToTrain, check_training, source_paths, start_settings
+from .ready import (
+    ReadyToTrain,
+    check_training,
+    prepare_training,
+    source_paths,
+    start_settings,
+)
 from .result import TrainingResult
-from .run_folder import RunFolder
+from .run_folder import RunFolder, run_folder
 from .split import build_datasets, hold_outs_of
 from .start import (
     Start,
 )
 from .trainer import settled, threads
+from .work import at_work
 
 
 def finetune(
@@ -56,6 +67,7 @@ def finetune(
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
     settings: RunSettings | None = None,
+    command: Sequence[str] = (),
 ) -> TrainingResult:
     """Train a segmenter on annotated slides.
 
@@ -94,6 +106,8 @@ def finetune(
     settings
         Paths and ways of reading, to be kept beside the model, from which the run can
         be repeated. None: as far as ``images`` and ``annotations`` are paths.
+    command
+        What was typed to call this, the program's name first, for the report.
 
     Returns
     -------
@@ -106,13 +120,17 @@ def finetune(
         `OutputError` or `DeviceError` for what the user can mend; `Cancelled` when it
         was stopped before there was any model.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     began = now()
     config = settled(config)
-    done = finished_result(folder, "finetune") if resume else None
-    if done is not None:
-        say_ended(done, on_progress)
-        return done
+    ended = find_ended(folder, "finetune", overwrite=overwrite, resume=resume)
+    if ended is not None:
+        data, validation = prepare_training(
+            images, annotations, config, model=model, start=start,
+            val_images=val_images, val_annotations=val_annotations,
+            should_stop=should_stop,
+        )  # fmt: skip
+        return ended.answer(_asked(data, validation, config), on_progress)
     ready = check_training(
         images,
         annotations,
@@ -145,12 +163,29 @@ def finetune(
             notes=ready.data.notes,
             start=ready.start,
             began=began,
+            command=tuple(command),
         )
-        run = Run(job, config, on_progress, should_stop, resume)
-        with run.at_work() as lock:
+        with at_work(folder, config, overwrite=overwrite, resume=resume) as lock:
+            # What it goes on from is read while nobody else can write it.
+            run = Run(job, config, on_progress, should_stop, resume)
             return close_run(
                 job, config, run.train(lock), about, on_progress, should_stop
             )
+
+
+def _asked(
+    data: PreparedData, validation: Sequence[TrainingSlide], config: TrainingConfig
+) -> Asked:
+    return Asked(
+        kind="finetune",
+        model=data.config.to_dict(),
+        training=config.to_dict(),
+        data=_fingerprint(data, validation),
+    )
+
+
+def _fingerprint(data: PreparedData, validation: Sequence[TrainingSlide]) -> str:
+    return fingerprint([*data.slides, *validation], data.config.normalisation)
 
 
 def _with_coarse_levels(
@@ -190,7 +225,7 @@ def plan_finetuning(
     )
     with threads(config.num_threads):
         return make_plan(
-            finetune_job(ready, config, RunFolder(Path(out)), RunSettings()),
+            finetune_job(ready, config, run_folder(out), RunSettings()),
             config,
             ready.data.slides,
             ready.validation,
@@ -232,7 +267,7 @@ def finetune_job(
         folder=folder,
         device=ready.device,
         memory=ready.memory,
-        data=fingerprint([*data.slides, *ready.validation], data.config.normalisation),
+        data=_fingerprint(data, ready.validation),
         log_columns=("val_loss", "mDSC", *names),
         settings=settings,
     )

@@ -13,6 +13,7 @@ encoder it takes 65 to 72 %: there it would pay.)
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import threading
 import time
@@ -46,6 +47,7 @@ from ..progress import (
 from .budget import Budget
 from .callbacks import progress_event
 from .ema import WeightAverage
+from .memory import memory_advice, plan_memory
 from .modules import FineTuneModule, class_weights
 from .prepare import (
     ImageSource,
@@ -130,6 +132,11 @@ class InteractiveTrainer:
         self._segmenter = initial_model(self._asked, start, ignore_progress)
         if config.freeze_encoder:
             self._segmenter.encoder.requires_grad_(requires_grad=False)
+        self._memory = plan_memory(
+            self._segmenter,
+            dataclasses.replace(config, ema=config.ema or DECAY),
+            self.device,
+        )
         self._module = FineTuneModule(self._segmenter, config)
         self._module.to(self.device)
         self._optimiser = self._module.configure_optimizers()
@@ -214,6 +221,7 @@ class InteractiveTrainer:
         budget = Budget(self.training_config)
         budget.start()
         begun = self.steps
+        note, said = self._memory.batch.note, False
         with (
             threads(self.training_config.num_threads),
             stoppable(self._segmenter, should_stop),
@@ -221,7 +229,12 @@ class InteractiveTrainer:
             while not budget.exhausted(self.steps - begun):
                 check_stop(should_stop)
                 dataset = self._awaited(on_progress, should_stop)
-                metrics = self._step(dataset)
+                if note and not said:
+                    said = True
+                    on_progress(
+                        Progress(stage="prepare", done=1, total=1, message=note)
+                    )
+                metrics = self._advised_step(dataset)
                 on_progress(progress_event(budget, self.steps - begun, metrics))
 
     def _awaited(
@@ -299,25 +312,36 @@ class InteractiveTrainer:
             sampler, data.config, augmentation=augmentation_of(self.training_config)
         )
 
+    def _advised_step(self, dataset: SegmentationDataset) -> dict[str, float]:
+        """Take a step, with advice where memory runs out."""
+        try:
+            return self._step(dataset)
+        except (RuntimeError, MemoryError) as error:
+            advice = memory_advice(
+                error, estimate=self._memory.estimate,
+                micro_batch=self._memory.batch.micro_batch,
+            )  # fmt: skip
+            if advice is None:
+                raise
+            raise advice from error
+
     def _step(self, dataset: SegmentationDataset) -> dict[str, float]:
-        size = self.training_config.batch_size
-        first = self.steps * size
-        batch = default_collate([dataset[i] for i in range(first, first + size)])
-        batch = CropBatch(*(part.to(self.device) for part in batch))
+        """Take a step, in as many passes as memory asks for."""
+        first = self.steps * self.training_config.batch_size
         share = min(1.0, (self.steps + 1) / WARMUP_STEPS)
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak"] * share
         module = self._module.train()
         module.remember_buffers()
+        self._optimiser.zero_grad(set_to_none=True)
+        size, loss = self._memory.batch.micro_batch, 0.0
+        found: list[NDArray[np.int64]] = []
         try:
-            with torch.autocast(
-                self.device.type,
-                torch.bfloat16,
-                enabled=self.training_config.precision == "bf16-mixed",
-            ):
-                loss, logits = module.losses(batch, 0)
-            self._optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for number in range(self._memory.batch.accumulate):
+                start = first + number * size
+                part, counts = self._pass(dataset, range(start, start + size))
+                loss += part
+                found.append(counts)
         except BaseException:
             module.undo_half_step()
             raise
@@ -328,8 +352,27 @@ class InteractiveTrainer:
             self._average.update()
             self._first = {}
             self.steps += 1
-        self._recent.append(_confusion(logits.detach(), batch))
-        return {"loss": float(loss.detach()), **self._figures()}
+        self._recent.append(np.sum(found, axis=0))
+        return {"loss": loss, **self._figures()}
+
+    def _pass(
+        self, dataset: SegmentationDataset, indices: Sequence[int]
+    ) -> tuple[float, NDArray[np.int64]]:
+        """Add the gradients of some crops; returns their share of the loss.
+
+        Also their (K + 1, K + 1) pixels, true label by predicted label.
+        """
+        batch = default_collate([dataset[i] for i in indices])
+        batch = CropBatch(*(part.to(self.device) for part in batch))
+        with torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.training_config.precision == "bf16-mixed",
+        ):
+            loss, logits = self._module.losses(batch, 0)
+        loss = loss / self._memory.batch.accumulate
+        loss.backward()
+        return float(loss.detach()), _confusion(logits.detach(), batch)
 
     def _figures(self) -> dict[str, float]:
         """Dice of the recent batches, each before it was learned from."""

@@ -19,6 +19,7 @@ from .state import RunState, write_state
 if TYPE_CHECKING:
     import lightning as L
     from torch import Tensor
+    from torch.optim import Optimizer
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -146,10 +147,10 @@ class StateKeeper:
         tensors: dict[str, Tensor] = {}
         for name, value in self.module.network.state_dict().items():
             tensors[f"network.{name}"] = value
-        optimiser = trainer.optimizers[0].state_dict()["state"]
-        for index, entries in optimiser.items():
-            for name, value in entries.items():
-                tensors[f"optimizer.{index}.{name}"] = value
+        optimiser = trainer.optimizers[0]
+        for parameter, name in self._named(optimiser):
+            for entry, value in optimiser.state[parameter].items():
+                tensors[f"optimizer.{name}.{entry}"] = value
         if self.average is not None:
             for name, value in self.average.shadow.items():
                 tensors[f"average.{name}"] = value
@@ -189,12 +190,36 @@ class StateKeeper:
 
     def restore_optimiser(self, state: RunState, trainer: L.Trainer) -> None:
         """Put the optimiser and the loss scale back, once they are there."""
-        entries: dict[int, dict[str, Tensor]] = {}
+        entries: dict[str, dict[str, Tensor]] = {}
         for key, value in state.part("optimizer").items():
-            index, name = key.split(".", 1)
-            entries.setdefault(int(index), {})[name] = value
+            name, entry = key.rsplit(".", 1)
+            entries.setdefault(name, {})[entry] = value
+        if state.facts["format_version"] == 1:
+            names = self._names_by_number()
+            entries = {names[int(number)]: found for number, found in entries.items()}
         optimiser = trainer.optimizers[0]
+        numbered = {
+            number: entries[name]
+            for number, (_, name) in enumerate(self._named(optimiser))
+            if name in entries
+        }
         groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        optimiser.load_state_dict({"state": numbered, "param_groups": groups})
         if state.facts["loss_scale"]:
             trainer.precision_plugin.load_state_dict(state.facts["loss_scale"])
+
+    def _named(self, optimiser: Optimizer) -> list[tuple[Tensor, str]]:
+        """Parameters as the optimiser numbers them, with their names."""
+        names = {p: name for name, p in self.module.network.named_parameters()}
+        groups = optimiser.param_groups
+        return [(p, names[p]) for group in groups for p in group["params"]]
+
+    def _names_by_number(self) -> list[str]:
+        """Names in the order by which the first format numbered the parameters."""
+        names = {p: name for name, p in self.module.network.named_parameters()}
+        found = []
+        for modules, _ in self.module.parts():
+            trained = [p for m in modules for p in m.parameters() if p.requires_grad]
+            found += [names[p] for p in trained if p.ndim > 1]
+            found += [names[p] for p in trained if p.ndim <= 1]
+        return found

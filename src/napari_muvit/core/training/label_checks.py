@@ -123,7 +123,8 @@ def check_learnable(
         raise AnnotationError(
             f"Only {config.names[labels[0] - 1]} is annotated, one of "
             f"{config.num_classes} classes, so the model would see it everywhere. "
-            "Annotate another class too, such as background."
+            "Annotate another class too, such as background; where 0 is the background "
+            "of a label image, --zero-is-background makes a class of it."
         )
 
 

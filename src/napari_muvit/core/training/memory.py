@@ -18,6 +18,7 @@ from ..errors import ConfigError, MuvitError
 from ..model.mae import MuViTMAE
 from ..model.segmenter import MuViTSegmenter
 from ..training_config import Precision
+from .distributed import own_device
 from .free_memory import free_memory
 from .memory_meter import Model, meta_model, step_bytes, weight_bytes
 
@@ -309,7 +310,7 @@ def plan_memory(
         device=device.type,
         distributed=training.world_size > 1,
     )
-    free = free_memory(device)
+    free = free_memory(own_device(training, device))
     if device.type != "cuda":
         # All processes of a machine share it.
         free //= training.devices

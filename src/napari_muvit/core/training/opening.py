@@ -12,7 +12,9 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..data.annotations import Annotations, label_classes
+from ..data.label_image import LabelImage
 from ..data.label_placement import labels_upon
+from ..data.masks import mask_note, mask_values
 from ..data.named_labels import (
     covering_names,
     has_names,
@@ -62,13 +64,15 @@ def open_annotations(
     classes: Sequence[str] | None = None,
     preferred: Sequence[str] | None = None,
     purpose: str = "training",
+    should_stop: StopFn = never_stop,
 ) -> list[Annotations]:
     """Open label images, GeoJSON and project files, one for each image.
 
     Parameters
     ----------
     sources
-        `Annotations`, label images (see `labels_upon`), GeoJSON or project files.
+        `Annotations`, label images (see `labels_upon`; masks of one object are read as
+        such, see `mask_values`), GeoJSON or project files.
     images
         In the same order.
     zero_is_background
@@ -80,6 +84,8 @@ def open_annotations(
         Class names to take unless a file names others.
     purpose
         For messages.
+    should_stop
+        Asked often.
 
     Raises
     ------
@@ -109,16 +115,36 @@ def open_annotations(
             "they mean the same."
         )
     names = classes or shared_names(files)
+    pictures = {
+        i: open_labels(source, images[i])
+        for i, source in enumerate(sources)
+        if i not in named and not isinstance(source, Annotations)
+    }
+    known = tuple(names or preferred or ()) or None
+    mask = mask_values(
+        [labels.levels[0].source for labels in pictures.values()],
+        known,
+        explicit=bool(names),
+        zero_is_background=zero_is_background,
+        should_stop=should_stop,
+    )
     for number, (source, image) in enumerate(zip(sources, images, strict=True)):
         if isinstance(source, Annotations):
             opened.append(source)
-            continue
-        if number in named:
+        elif number in named:
             opened.append(named[number].annotations(names))
-            continue
-        labels = open_labels(source, image)
-        opened.append(labels_upon(labels, image, zero_is_background))
+        elif mask:
+            marks = labels_upon(pictures[number], image, values=mask)
+            opened.append(dataclasses.replace(marks, note=mask_note(mask, known)))
+        else:
+            opened.append(labels_upon(pictures[number], image, zero_is_background))
     return opened
+
+
+def zero_is_a_class(annotations: Sequence[Annotations]) -> bool:
+    """Whether label images were read with 0 as a class."""
+    images = (i for m in annotations for i in m.items if isinstance(i, LabelImage))
+    return any(i.zero_is_background or (i.values or {}).get(0) for i in images)
 
 
 def model_config_for(
@@ -142,12 +168,14 @@ def model_config_for(
         Class names in label order. None: from the label files, else numbered up to
         the largest label.
     zero_is_background
-        Label v in files means class v + 1; class 1 is then ``background``.
+        Label v in files means class v + 1; class 1 is then ``background``. So it is
+        where the label images were read as masks.
     **changes
         Further fields of `ModelConfig`.
     """
     if isinstance(model, ModelConfig):
         return dataclasses.replace(model, **changes) if changes else model
+    zero_is_background = zero_is_background or zero_is_a_class(annotations)
     names, colors = _class_names(annotations, classes, zero_is_background)
     values = {
         **preset(model).model,

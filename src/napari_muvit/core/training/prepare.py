@@ -39,6 +39,7 @@ from .opening import (
     open_annotations,
     open_images,
 )
+from .slide_checks import kind_notes
 
 __all__ = [
     "ImageSource", "Known", "LabelSource", "PreparedData", "common_pixel_size",
@@ -102,7 +103,7 @@ def prepare(
     """
     config = _completed(images, config)
     notes = [marks.note for marks in annotations if marks.note]
-    notes += _size_notes(images, config)
+    notes += [*kind_notes(images, config), *_size_notes(images, config)]
     slides = []
     before = known or [None] * len(images)
     for image, marks, one in zip(images, annotations, before, strict=True):
@@ -178,7 +179,7 @@ def prepare_unlabelled(
         If channels differ, or a slide is smaller than one patch.
     """
     config = _completed(images, config)
-    notes = _size_notes(images, config)
+    notes = [*kind_notes(images, config), *_size_notes(images, config)]
     slides = []
     for image in images:
         check_stop(should_stop)

@@ -30,9 +30,11 @@ from ..progress import (
     never_stop,
 )
 from ..settings import RunSettings
-from .closing import Circumstances, close_run, finished_result, now, say_ended
+from .closing import Circumstances, close_run, now
+from .ended import find_ended
 from .engine import Job, Run
 from .fingerprint import fingerprint
+from .keeper import Asked
 from .mae_module import PretrainModule
 from .memory import MemoryPlan, plan_memory
 from .plan import TrainingPlan, make_plan
@@ -44,11 +46,12 @@ from .prepare import (
 )
 from .ready import check_machine, source_paths, start_settings
 from .result import TrainingResult
-from .run_folder import RunFolder, check_room
+from .run_folder import RunFolder, check_room, check_start_stays, run_folder
 from .samples import VALIDATION_SEED_OFFSET, augmentation_of
 from .slide_checks import pixel_notes
 from .start import Start, choose_mae_config, start_mae
 from .trainer import settled, threads
+from .work import at_work
 
 SAME_SLIDES = "Validation is on other crops of the same slides."
 OTHER_SLIDES = "Validation is on slides of its own."
@@ -69,6 +72,7 @@ def pretrain(
     should_stop: StopFn = never_stop,
     cache: CacheSettings | None = None,
     settings: RunSettings | None = None,
+    command: Sequence[str] = (),
 ) -> TrainingResult:
     """Train a masked autoencoder, whose encoder a segmenter can start from.
 
@@ -91,7 +95,7 @@ def pretrain(
     tissue
         Sample where there is tissue; slides that show no background are sampled
         everywhere.
-    overwrite, resume, on_progress, should_stop, cache, settings
+    overwrite, resume, on_progress, should_stop, cache, settings, command
         See `finetune`.
 
     Returns
@@ -105,13 +109,17 @@ def pretrain(
     MuvitError
         As `finetune` does.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     began = now()
     config = settled(config)
-    done = finished_result(folder, "pretrain") if resume else None
-    if done is not None:
-        say_ended(done, on_progress)
-        return done
+    complete = partial(
+        _complete, tissue=tissue, cache=cache, on_progress=on_progress,
+        should_stop=should_stop,
+    )  # fmt: skip
+    ended = find_ended(folder, "pretrain", overwrite=overwrite, resume=resume)
+    if ended is not None:
+        data = complete(_opened(images, model, start, val_images, should_stop))
+        return ended.answer(_asked(data, config), on_progress)
     ready = check_pretraining(
         images,
         config,
@@ -124,7 +132,7 @@ def pretrain(
         on_progress=on_progress,
         should_stop=should_stop,
     )
-    ready = _ready_slides(ready, tissue, cache, on_progress, should_stop)
+    ready = dataclasses.replace(ready, data=complete(ready.data))
     settings = settings or RunSettings(
         command="pretrain",
         images=source_paths(images),
@@ -135,26 +143,26 @@ def pretrain(
     with threads(config.num_threads):
         job = _job(ready, config, folder, settings)
         about = Circumstances(
-            slides=ready.slides,
-            validation_slides=ready.validation,
-            validation=OTHER_SLIDES if ready.validation else SAME_SLIDES,
-            notes=ready.notes,
+            slides=ready.data.slides,
+            validation_slides=ready.data.validation,
+            validation=OTHER_SLIDES if ready.data.validation else SAME_SLIDES,
+            notes=ready.data.notes,
             start=ready.start,
             began=began,
+            command=tuple(command),
         )
-        run = Run(job, config, on_progress, should_stop, resume)
-        with run.at_work() as lock:
+        with at_work(folder, config, overwrite=overwrite, resume=resume) as lock:
+            # What it goes on from is read while nobody else can write it.
+            run = Run(job, config, on_progress, should_stop, resume)
             return close_run(
                 job, config, run.train(lock), about, on_progress, should_stop
             )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ReadyToPretrain:
-    """Everything that a run needs, checked."""
+class PlainData:
+    """Slides without labels, and the completed model configuration."""
 
-    mae: MuViTMAE
-    """The model before its first step."""
     config: ModelConfig
     """Of the model, completed."""
     slides: tuple[PlainSlide, ...]
@@ -163,6 +171,16 @@ class ReadyToPretrain:
     """To validate on; empty: the same slides."""
     notes: tuple[str, ...]
     """What the user should know."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReadyToPretrain:
+    """Everything that a run needs, checked."""
+
+    mae: MuViTMAE
+    """The model before its first step."""
+    data: PlainData
+    """Slides and configuration."""
     device: torch.device
     """Where it will run."""
     memory: MemoryPlan
@@ -188,30 +206,20 @@ def check_pretraining(
 
     Parameters and exceptions are those of `pretrain`.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
+    check_start_stays(folder, start)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
-    pyramids = open_images(images, should_stop)
-    chosen = choose_mae_config(model, start, pyramids)
-    # Tissue is looked for once the coarse levels are there.
-    prepare = partial(prepare_unlabelled, tissue=False, should_stop=should_stop)
-    slides, completed, notes = prepare(pyramids, chosen)
-    validation: tuple[PlainSlide, ...] = ()
-    if len(val_images):
-        validation, _, more = prepare(open_images(val_images, should_stop), completed)
-        notes = tuple(dict.fromkeys((*notes, *more)))
-    else:
-        notes = (*notes, SAME_SLIDES)
-    notes = (
-        *notes,
-        *pixel_notes(
-            [*slides, *validation], completed, seed=config.seed, should_stop=should_stop
-        ),
-    )
+    data = _opened(images, model, start, val_images, should_stop)
+    pixels = pixel_notes(
+        [*data.slides, *data.validation], data.config, seed=config.seed,
+        should_stop=should_stop,
+    )  # fmt: skip
+    notes = (*data.notes, *pixels)
     check_stop(should_stop)
     L.seed_everything(config.seed, verbose=False)
-    initial = start_mae(completed, start, on_progress)
+    initial = start_mae(data.config, start, on_progress)
     check_room(folder, initial.model, config)
     memory = plan_memory(initial.model, config, device)
     if memory.batch.note:
@@ -219,23 +227,45 @@ def check_pretraining(
     for note in notes:
         on_progress(Progress(stage="prepare", done=1, total=1, message=note))
     return ReadyToPretrain(
-        mae=initial.model, config=completed, slides=slides, validation=validation,
-        notes=notes, device=device, memory=memory,
-        start=initial.report.summary() if initial.report else "",
+        mae=initial.model, data=dataclasses.replace(data, notes=notes), device=device,
+        memory=memory, start=initial.report.summary() if initial.report else "",
     )  # fmt: skip
 
 
-def _ready_slides(
-    ready: ReadyToPretrain,
+def _opened(
+    images: Sequence[ImageSource],
+    model: ModelConfig | str | None,
+    start: Start,
+    val_images: Sequence[ImageSource],
+    should_stop: StopFn,
+) -> PlainData:
+    """Open slides, and complete the model's configuration by them."""
+    pyramids = open_images(images, should_stop)
+    chosen = choose_mae_config(model, start, pyramids)
+    # Tissue is looked for once the coarse levels are there.
+    prepare = partial(prepare_unlabelled, tissue=False, should_stop=should_stop)
+    slides, config, notes = prepare(pyramids, chosen)
+    validation: tuple[PlainSlide, ...] = ()
+    if len(val_images):
+        validation, _, more = prepare(open_images(val_images, should_stop), config)
+        notes = tuple(dict.fromkeys((*notes, *more)))
+    else:
+        notes = (*notes, SAME_SLIDES)
+    return PlainData(config=config, slides=slides, validation=validation, notes=notes)
+
+
+def _complete(
+    data: PlainData,
+    *,
     tissue: bool,
     cache: CacheSettings | None,
     on_progress: ProgressFn,
     should_stop: StopFn,
-) -> ReadyToPretrain:
+) -> PlainData:
     """Give the slides their coarse levels, then find tissue on these."""
 
     def complete(slides: tuple[PlainSlide, ...]) -> tuple[PlainSlide, ...]:
-        kept = keep_coarse_levels(slides, ready.config, cache, on_progress, should_stop)
+        kept = keep_coarse_levels(slides, data.config, cache, on_progress, should_stop)
         found = []
         for slide in kept:
             check_stop(should_stop)
@@ -246,8 +276,21 @@ def _ready_slides(
         return tuple(found)
 
     return dataclasses.replace(
-        ready, slides=complete(ready.slides), validation=complete(ready.validation)
+        data, slides=complete(data.slides), validation=complete(data.validation)
     )
+
+
+def _asked(data: PlainData, config: TrainingConfig) -> Asked:
+    return Asked(
+        kind="pretrain",
+        model=data.config.to_dict(),
+        training=config.to_dict(),
+        data=_fingerprint(data),
+    )
+
+
+def _fingerprint(data: PlainData) -> str:
+    return fingerprint([*data.slides, *data.validation], data.config.normalisation)
 
 
 def plan_pretraining(
@@ -268,11 +311,11 @@ def plan_pretraining(
     )
     with threads(config.num_threads):
         return make_plan(
-            _job(ready, config, RunFolder(Path(out)), RunSettings()),
+            _job(ready, config, run_folder(out), RunSettings()),
             config,
-            ready.slides,
-            ready.validation,
-            notes=ready.notes,
+            ready.data.slides,
+            ready.data.validation,
+            notes=ready.data.notes,
             should_stop=should_stop,
         )
 
@@ -283,24 +326,21 @@ def _job(
     folder: RunFolder,
     settings: RunSettings,
 ) -> Job:
+    data = ready.data
     seed = config.seed + VALIDATION_SEED_OFFSET
-    training = UniformSampler(ready.slides, ready.config, seed=config.seed)
-    validation = UniformSampler(
-        ready.validation or ready.slides, ready.config, seed=seed
-    )
-    levels = [f"error {factor:g}" for factor in ready.config.scale_factors]
+    training = UniformSampler(data.slides, data.config, seed=config.seed)
+    validation = UniformSampler(data.validation or data.slides, data.config, seed=seed)
+    levels = [f"error {factor:g}" for factor in data.config.scale_factors]
     return Job(
         kind="pretrain",
         module=PretrainModule(ready.mae, config),
-        model=ready.config,
-        training=MAEDataset(training, ready.config, augmentation_of(config)),
-        validation=MAEDataset(validation, ready.config),
+        model=data.config,
+        training=MAEDataset(training, data.config, augmentation_of(config)),
+        validation=MAEDataset(validation, data.config),
         folder=folder,
         device=ready.device,
         memory=ready.memory,
-        data=fingerprint(
-            [*ready.slides, *ready.validation], ready.config.normalisation
-        ),
+        data=_fingerprint(data),
         log_columns=("val_loss", *levels),
         settings=settings,
     )

@@ -17,8 +17,8 @@ from ..data.annotations import Annotations, label_classes
 from ..data.pyramid import Pyramid
 from ..data.sampling import TrainingSlide
 from ..errors import ConfigError
-from ..model.checkpoint import SEGMENTER
 from ..model.device import resolve_device
+from ..model.kinds import SEGMENTER
 from ..model.segmenter import MuViTSegmenter
 from ..progress import (
     Progress,
@@ -41,7 +41,13 @@ from .prepare import (
     open_images,
     prepare,
 )
-from .run_folder import RunFolder, check_output, check_room
+from .run_folder import (
+    RunFolder,
+    check_output,
+    check_room,
+    check_start_stays,
+    run_folder,
+)
 from .slide_checks import pixel_notes
 from .split import hold_outs_of, prepare_validation
 from .start import (
@@ -97,31 +103,15 @@ def check_training(
 
     Parameters and exceptions are those of `finetune`.
     """
-    folder = RunFolder(Path(out))
+    folder = run_folder(out)
     config = settled(config)
     device = check_machine(config, folder, overwrite=overwrite, resume=resume)
+    check_start_stays(folder, start)
     on_progress(Progress(stage="prepare", done=0, total=1, message="Opening slides"))
-    pyramids = open_images(images, should_stop)
-    zero = reads_zero_as_background(model, start)
-    marks = open_annotations(
-        annotations,
-        pyramids,
-        zero_is_background=zero,
-        classes=model.names if isinstance(model, ModelConfig) else None,
-        preferred=preferred_class_names(model, start),
-    )
-    if not isinstance(model, ModelConfig) and not any(m.class_names for m in marks):
-        for each in marks:
-            # Large ones take long to be looked through, and are only once.
-            label_classes(each, should_stop)
-    model_config = choose_config(model, start, pyramids, marks)
-    pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
-    data = prepare(pyramids, marks, model_config, config.seed, should_stop)
-    _check_batch(data.config, config)
-    check_learnable(data.slides, data.config, start_knows=is_segmenter(start))
-    validation = prepare_validation(
-        val_images, val_annotations, data, config.seed, should_stop
-    )
+    data, validation = prepare_training(
+        images, annotations, config, model=model, start=start, val_images=val_images,
+        val_annotations=val_annotations, should_stop=should_stop,
+    )  # fmt: skip
     check_stop(should_stop)
     data = _with_notes(data, validation, config, should_stop)
     L.seed_everything(config.seed, verbose=False)
@@ -144,6 +134,51 @@ def check_training(
         memory=memory,
         start=initial.report.summary() if initial.report else "",
     )
+
+
+def prepare_training(
+    images: Sequence[ImageSource],
+    annotations: Sequence[LabelSource],
+    config: TrainingConfig,
+    *,
+    model: ModelConfig | str | None = None,
+    start: Start = None,
+    val_images: Sequence[ImageSource] = (),
+    val_annotations: Sequence[LabelSource] = (),
+    should_stop: StopFn = never_stop,
+) -> tuple[PreparedData, tuple[TrainingSlide, ...]]:
+    """Open slides and labels, and complete the model's configuration by them.
+
+    Parameters and exceptions are those of `finetune`.
+
+    Returns
+    -------
+    tuple
+        Training slides with the configuration, and validation slides of their own.
+    """
+    pyramids = open_images(images, should_stop)
+    zero = reads_zero_as_background(model, start)
+    marks = open_annotations(
+        annotations,
+        pyramids,
+        zero_is_background=zero,
+        classes=model.names if isinstance(model, ModelConfig) else None,
+        preferred=preferred_class_names(model, start),
+        should_stop=should_stop,
+    )
+    if not isinstance(model, ModelConfig) and not any(m.class_names for m in marks):
+        for each in marks:
+            # Large ones take long to be looked through, and are only once.
+            label_classes(each, should_stop)
+    model_config = choose_config(model, start, pyramids, marks)
+    pyramids, marks = chosen_slides(config.labelled_slides, pyramids, marks)
+    data = prepare(pyramids, marks, model_config, config.seed, should_stop)
+    _check_batch(data.config, config)
+    check_learnable(data.slides, data.config, start_knows=is_segmenter(start))
+    validation = prepare_validation(
+        val_images, val_annotations, data, config.seed, should_stop
+    )
+    return data, validation
 
 
 def _with_notes(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import TrainingConfig
+from ..data.outputs import check_place
 from ..errors import OutputError
 from ..model.checkpoint import is_model_folder
 from ..settings import SETTINGS_FILE, WRITTEN_BY_A_RUN
 from .base_module import Network
 from .report.page import CURVES, REPORT
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 PROBE = ".write-test"
 """File by which it is found out whether a folder can be written."""
 ROOM_TO_SPARE = 2**20
@@ -82,8 +85,13 @@ class RunFolder:
             is_model_folder(self.path) or _holds_only(self.path, self.private.name)
         )
 
-    def forget_report(self) -> None:
-        """Remove the report of an earlier run, whose model is no longer there.
+    def forget_results(self, *, replaced: bool) -> None:
+        """Remove what shows an earlier model, once another one is in its place.
+
+        Parameters
+        ----------
+        replaced
+            Whether the models of another run are replaced: then its last one goes too.
 
         Raises
         ------
@@ -93,6 +101,8 @@ class RunFolder:
         try:
             for name in (REPORT, CURVES):
                 (self.path / name).unlink(missing_ok=True)
+            if replaced and is_model_folder(self.last):
+                shutil.rmtree(self.last)
         except OSError as error:
             raise OutputError(
                 f"{self.path} cannot be written: {error.strerror or error}."
@@ -113,6 +123,11 @@ class RunFolder:
             raise OutputError(
                 f"{self.private} cannot be written: {error.strerror or error}."
             ) from error
+
+
+def run_folder(out: str | Path) -> RunFolder:
+    """Return the folder of a run, the same one wherever the process goes meanwhile."""
+    return RunFolder(Path(out).expanduser().absolute())
 
 
 def _part(path: Path) -> Path:
@@ -144,10 +159,8 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
         With what is there and what to do.
     """
     path = folder.path
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file; a folder for the model is needed.")
-    if path.is_dir() and any(entry.name != PROBE for entry in path.iterdir()):
-        _check_content(folder, overwrite=overwrite, resume=resume)
+    check_place(path, "the model")
+    check_content(folder, overwrite=overwrite, resume=resume)
     made = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -157,14 +170,38 @@ def check_output(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
         for parent in made:
             parent.rmdir()
     except OSError as error:
+        remedy = "Free the disk or choose" if error.errno in _FULL else "Choose"
         raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}. Free the disk or "
-            "choose another folder for the model."
+            f"{path} cannot be written: {error.strerror or error}. {remedy} another "
+            "folder for the model."
         ) from error
 
 
-def _check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
+def check_start_stays(folder: RunFolder, start: object) -> None:
+    """Refuse to write over the model that is started from.
+
+    Raises
+    ------
+    OutputError
+        With what to do.
+    """
+    if not isinstance(start, str | Path):
+        return
+    place = Path(start).expanduser().resolve()
+    if folder.path.resolve() in (place, *place.parents):
+        raise OutputError(
+            f"{start} is started from, and would be replaced by the new model at "
+            f"{folder.path}. Choose another folder for the new one."
+        )
+
+
+def check_content(folder: RunFolder, *, overwrite: bool, resume: bool) -> None:
+    """Refuse what is somebody else's; see `check_output`."""
     path = folder.path
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; a folder for the model is needed.")
+    if not path.is_dir() or _holds_only(path):
+        return
     known = folder.unfinished or folder.finished or folder.begun
     if not is_model_folder(path) and not known:
         raise OutputError(

@@ -14,7 +14,7 @@ from ..data.block_cache import Pixels
 from ..data.level_reading import read_stored
 from ..data.pyramid import Pyramid
 from ..data.sampling import PlainSlide, TrainingSlide
-from ..errors import PyramidError
+from ..errors import ConfigError, PyramidError
 from ..progress import StopFn, check_stop, never_stop
 
 PLACES = 16
@@ -75,6 +75,55 @@ def pixel_notes(
             f"{_which(slides)} the same value everywhere ({_values(shown)}); there is "
             "nothing to learn from. Check the files, and which channels and planes of "
             "them are read."
+        )
+    return tuple(notes)
+
+
+def kind_notes(images: Sequence[Pyramid], config: ModelConfig) -> tuple[str, ...]:
+    """Say where slides are of different kinds though their channels are as many.
+
+    Parameters
+    ----------
+    images
+        Slides of one run.
+    config
+        Of the model, whose normalisation is resolved.
+
+    Raises
+    ------
+    ConfigError
+        If pixels of another type than uint8 were to be divided by 255.
+    """
+    wide = next((i for i in images if i.dtype != np.uint8), None)
+    if config.normalisation == "uint8" and wide is not None:
+        raise ConfigError(
+            f"{wide.name} holds {wide.dtype}, but all slides of a run are normalised "
+            "alike, here uint8 by 255. Train on slides of one kind, or choose "
+            "--set normalisation=percentile.",
+            "normalisation",
+        )
+    notes = []
+    colour = [i.name for i in images if i.rgb]
+    plain = [i.name for i in images if not i.rgb]
+    if colour and plain:
+        notes.append(
+            f"{colour[0]} is a colour image (RGB), {plain[0]} has {config.in_channels} "
+            "channels that are no colours; one model sees both alike. Leave out one "
+            "kind, unless that is meant."
+        )
+    named: dict[tuple[str, ...], Pyramid] = {}
+    for image in images:
+        if image.channel_names:
+            folded = tuple(name.strip().lower() for name in image.channel_names)
+            named.setdefault(folded, image)
+    if not colour and len(named) > 1:
+        first, second = [*named.values()][:2]
+        said = " and ".join(
+            f"{i.name} has {', '.join(i.channel_names)}" for i in (first, second)
+        )
+        notes.append(
+            f"Channels differ by name: {said}; they are taken in this order. Choose "
+            "them by name (--channels) where the order is wrong."
         )
     return tuple(notes)
 

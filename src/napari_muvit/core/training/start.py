@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 from ..config import ModelConfig
 from ..data.annotations import Annotations
 from ..data.pyramid import Pyramid
-from ..model.checkpoint import SEGMENTER, ModelHeader
+from ..model.checkpoint import ModelHeader
+from ..model.kinds import SEGMENTER
 from ..model.mae import MuViTMAE
 from ..model.segmenter import MuViTSegmenter, build_model
 from ..model.source import Model, open_source, read_source_header

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, OutputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The first one numbered what the optimiser keeps, by the order of its parameters."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -24,7 +25,8 @@ class RunState:
     """Where a run stands after a whole step."""
 
     tensors: Mapping[str, Tensor]
-    """Weights (``network.``), optimiser (``optimizer.``), average (``average.``)."""
+    """Weights (``network.NAME``), what the optimiser keeps of each
+    (``optimizer.NAME.ENTRY``), average (``average.NAME``)."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON types: step, seconds, history, what the run was asked for."""
 
@@ -97,10 +99,11 @@ def read_state(path: Path) -> RunState:
         raise CheckpointError(
             f"{path} cannot be read: {error}. Start the run anew with --overwrite."
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise CheckpointError(
-            f"{path} has the format {version}, this package reads {FORMAT_VERSION}. "
-            "Go on with the version that wrote it, or start anew with --overwrite."
+            f"{path} has the format {version}, this package reads up to "
+            f"{FORMAT_VERSION}. Go on with the version that wrote it, or start anew "
+            "with --overwrite."
         )
     return RunState(tensors=tensors, facts=facts)
 

@@ -253,7 +253,9 @@ def test_what_else_is_wrong() -> None:
             made(MuViTMAE), images[:2], half[:2], test_images=images[2:],
             test_labels=half[2:], **FAST,
         )  # fmt: skip
-    with pytest.raises(CheckpointError, match="MuViTSegmenter was given"):
+    with pytest.raises(
+        CheckpointError, match="given model is a segmentation model; a masked"
+    ):
         probe_mae(made(MuViTSegmenter), images, **FAST)
     with pytest.raises(CheckpointError, match="no model folder"):
         probe_mae("nowhere", images, **FAST)
@@ -384,7 +386,7 @@ def test_folders_of_the_authors(tmp_path: Path) -> None:
     linear = probe_linear(folder, images, groups=GROUPS[:4], crops=3, **FAST)
     assert linear.kind == "MuViTMAE"
     assert linear.model == "theirs"
-    with pytest.raises(CheckpointError, match="a MuViTSegmenter is needed"):
+    with pytest.raises(CheckpointError, match="a segmentation model is needed"):
         probe_boxes(folder, images[:1], [np.ones((96, 80), np.uint8)], **FAST)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_muvit.cli import build_parser
+from napari_muvit._commands.parser import build_parser
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import OutputError
 from napari_muvit.core.presets import PRESETS

@@ -21,6 +21,7 @@ from ...evaluation.linear_probe import majority_label
 from ...model import reference
 from ...model.checkpoint import is_model_folder, load_model, read_header
 from ...model.encoder import MuViTEncoder
+from ...model.kinds import wrong_kind
 from ...model.mae import MuViTMAE
 from ...model.segmenter import MuViTSegmenter
 from ...progress import Progress, ProgressFn, StopFn, check_stop
@@ -230,7 +231,7 @@ def open_model(model: Any, kind: type[Any]) -> Probed:
     if kind is MuViTEncoder and not isinstance(model, MuViTEncoder):
         model = model.encoder
     if not isinstance(model, kind):
-        raise CheckpointError(f"A {held} was given; a {kind.__name__} is needed.")
+        raise wrong_kind("The given model", held, kind.__name__)
     return Probed("the given model", held, model, model.config)
 
 
@@ -245,7 +246,7 @@ def _open_folder(folder: Path, kind: type[Any]) -> Probed:
         encoder = reference.load_reference_encoder(folder).eval()
         return Probed(name, held, encoder, encoder.config)
     if held != kind.__name__:
-        raise CheckpointError(f"{folder} holds a {held}; a {kind.__name__} is needed.")
+        raise wrong_kind(str(folder), held, kind.__name__)
     mae = reference.load_reference_checkpoint(folder).eval()
     return Probed(name, held, mae, mae.config)
 

@@ -62,7 +62,7 @@ def repeat_parts(record: RunRecord) -> list[Html]:
     if record.config_file:
         parts += _by_settings(record)
     if record.command:
-        parts += [paragraph("It was started by:"), _folded(_wrapped(record.command))]
+        parts += [paragraph("The command was:"), _folded(_wrapped(record.command))]
     if not parts:
         parts += _by_paths(record)
     if record.training.get("seed") is not None:

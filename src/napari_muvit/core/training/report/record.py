@@ -119,6 +119,8 @@ class RunRecord:
     """Settings of the model, as `ModelConfig.to_dict` gives them."""
     training: Mapping[str, Any]
     """Settings of the training, as `TrainingConfig.to_dict` gives them."""
+    data: str = ""
+    """Fingerprint of slides and annotations; empty: not known."""
     preset: str = ""
     """Preset that the settings began with; empty: the nearest one is found."""
     version: str = __version__

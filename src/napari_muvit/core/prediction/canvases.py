@@ -1,0 +1,250 @@
+"""Tiles whose crops have not all been through the model yet.
+
+Without overlap each pixel belongs to one crop, and its label is put in place. With it,
+a crop's logits are weighed (`grid`) and added up until the last crop of the tile has
+come. Sums are kept in fixed point, as whole numbers: they are the same in whatever
+order the crops come, on one worker or on many, before a restart or after it.
+
+What is open beyond a budget of memory is put on disk and fetched again when it is
+needed. Open tiles are those along the edge of what is done, so few of them are touched
+again soon.
+
+Shapes: B batch, K classes, H and W pixels of a crop, h and w pixels of a tile.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .plan import Tile
+
+if TYPE_CHECKING:
+    from .plan import Crop, Part, PredictionPlan
+
+UNIT = 2.0**20
+"""Sums are counted in parts of a logit of this size."""
+LIMIT = 1000.0
+"""Largest logit: with a weight of 1 in all, a sum stays within 31 bits."""
+BUDGET_BYTES = 512 * 2**20
+"""Open tiles in memory."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A tile that is being filled."""
+
+    sums: Tensor
+    """(K, h, w) int32; without overlap (h, w) uint8 labels."""
+    missing: Tensor | None
+    """(h, w) bool: where an answer was not a number. Without overlap None."""
+    left: int
+    """Crops that have not come yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilledTile:
+    """A tile that all crops have answered."""
+
+    tile: Tile
+    labels: NDArray[np.uint8]
+    """``tile.world_shape``, 1..K; 0 where an answer was not a number."""
+
+
+class Canvases:
+    """Collects what the model says about each tile.
+
+    Parameters
+    ----------
+    plan
+        Tiles and crops.
+    wanted
+        One flag a tile of the slide's grid: whether it is to be filled.
+    num_classes
+        K.
+    device
+        Where logits are, and sums are kept.
+    budget
+        Bytes of open tiles before some are put on disk.
+    """
+
+    def __init__(
+        self,
+        plan: PredictionPlan,
+        wanted: NDArray[np.bool_],
+        num_classes: int,
+        device: torch.device,
+        budget: int = BUDGET_BYTES,
+    ) -> None:
+        self._plan = plan
+        self._wanted = wanted
+        self._classes = num_classes
+        self._device = device
+        self._budget = budget
+        self._blends = any(axis.margin for axis in plan.axes)
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._on_disk: dict[int, int] = {}
+        self._folder: Path | None = None
+
+    def close(self) -> None:
+        """Forget all open tiles."""
+        self._open.clear()
+        self._on_disk.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def add(self, crops: Sequence[Crop], logits: Tensor) -> Iterator[FilledTile]:
+        """Take in the answers of a batch; hand out the tiles that are complete.
+
+        Parameters
+        ----------
+        crops
+            As many as there are answers, or fewer: the rest repeats the first one.
+        logits
+            (B, K, H, W), float, on the device.
+        """
+        # On a CPU argmax over channels takes ten times as long as max, which also
+        # hands NaN on.
+        best, place = logits.max(dim=1)
+        finite = torch.isfinite(best)
+        if not self._blends:
+            labels = (place + 1).to(torch.uint8) * finite
+            for number, crop in enumerate(crops):
+                yield from self._put(crop, labels[number])
+            return
+        all_finite = bool(finite.all())
+        for number, crop in enumerate(crops):
+            bad = None if all_finite else ~finite[number]
+            yield from self._blend(crop, logits[number], bad)
+
+    def skip(self, crop: Crop) -> list[Tile]:
+        """Forget the tiles of a crop that cannot be read; return them."""
+        lost = []
+        for tile, _ in self._parts(crop):
+            self._open.pop(tile.index, None)
+            self._forget(tile.index)
+            self._wanted[tile.index] = False
+            lost.append(tile)
+        return lost
+
+    def _put(self, crop: Crop, labels: Tensor) -> Iterator[FilledTile]:
+        """Without overlap: (H, W) labels into their tiles."""
+        for tile, part in self._parts(crop):
+            canvas = self._canvas(tile)
+            canvas.sums[part.tile] = labels[part.crop]
+            yield from self._counted(tile, canvas)
+
+    def _blend(
+        self, crop: Crop, logits: Tensor, bad: Tensor | None
+    ) -> Iterator[FilledTile]:
+        """With overlap: (K, H, W) logits, weighed, into the sums of their tiles."""
+        fixed = self._weighed(crop, logits)
+        for tile, part in self._parts(crop):
+            canvas = self._canvas(tile)
+            canvas.sums[:, *part.tile] += fixed[:, *part.window]
+            if bad is not None:
+                if canvas.missing is None:
+                    canvas.missing = torch.zeros(
+                        tile.world_shape, dtype=torch.bool, device=self._device
+                    )
+                canvas.missing[part.tile] |= bad[part.crop]
+            yield from self._counted(tile, canvas)
+
+    def _weighed(self, crop: Crop, logits: Tensor) -> Tensor:
+        """Return logits of the window times the crop's share, in units; int32."""
+        rows, columns = (
+            torch.from_numpy(axis.weights(place)).to(self._device)
+            for axis, place in zip(
+                self._plan.axes,
+                divmod(crop.index, self._plan.axes[1].count),
+                strict=True,
+            )
+        )
+        shares = rows.mul(UNIT)[:, None] * columns
+        seen = logits[:, *crop.inside].float()
+        seen = seen.nan_to_num(0.0, LIMIT, -LIMIT).clamp(-LIMIT, LIMIT)
+        return seen.mul_(shares).round_().to(torch.int32)
+
+    def _parts(self, crop: Crop) -> Iterator[tuple[Tile, Part]]:
+        for index in self._plan.tiles_of(crop):
+            if not self._wanted[index]:
+                continue
+            tile = self._plan.tile(index)
+            part = crop.part(tile.world)
+            if part is not None:
+                yield tile, part
+
+    def _canvas(self, tile: Tile) -> _Open:
+        """Return a tile's canvas, new, from memory or from disk."""
+        canvas = self._open.pop(tile.index, None)
+        if canvas is None and tile.index in self._on_disk:
+            canvas = self._fetched(tile.index)
+        if canvas is None:
+            shape = tile.world_shape
+            sums = (
+                torch.zeros(self._classes, *shape, dtype=torch.int32)
+                if self._blends
+                else torch.zeros(shape, dtype=torch.uint8)
+            ).to(self._device)
+            canvas = _Open(sums, None, len(self._plan.crops_of(tile)))
+        # The last one is the one that was touched last.
+        self._open[tile.index] = canvas
+        self._make_room(tile.index)
+        return canvas
+
+    def _counted(self, tile: Tile, canvas: _Open) -> Iterator[FilledTile]:
+        canvas.left -= 1
+        if canvas.left:
+            return
+        del self._open[tile.index]
+        labels = canvas.sums
+        if self._blends:
+            labels = (canvas.sums.max(dim=0).indices + 1).to(torch.uint8)
+            if canvas.missing is not None:
+                labels = labels * ~canvas.missing
+        yield FilledTile(tile, labels.cpu().numpy())
+
+    def _make_room(self, current: int) -> None:
+        """Put on disk what was not touched for longest."""
+        if not self._blends:
+            return
+        each = next(iter(self._open.values())).sums.nbytes
+        while len(self._open) > 1 and len(self._open) * each > self._budget:
+            index = next(iter(self._open))
+            if index == current:
+                break
+            self._store(index, self._open.pop(index))
+
+    def _store(self, index: int, canvas: _Open) -> None:
+        arrays = {"sums": canvas.sums.cpu().numpy()}
+        if canvas.missing is not None:
+            arrays["missing"] = canvas.missing.cpu().numpy()
+        np.savez(self._file(index), allow_pickle=False, **arrays)
+        self._on_disk[index] = canvas.left
+
+    def _fetched(self, index: int) -> _Open:
+        with np.load(self._file(index)) as stored:
+            found = {k: torch.from_numpy(stored[k]).to(self._device) for k in stored}
+        left = self._on_disk[index]
+        self._forget(index)
+        return _Open(found["sums"], found.get("missing"), left)
+
+    def _forget(self, index: int) -> None:
+        if self._on_disk.pop(index, None) is not None:
+            self._file(index).unlink(missing_ok=True)
+
+    def _file(self, index: int) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="napari-muvit-"))
+        return self._folder / f"{index}.npz"

@@ -1,0 +1,94 @@
+"""A prediction by several processes: who they are, and what is sent to them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .crew import Crew, cluster, local_workers, spread
+from .identity import hash_model
+from .record import PRIVATE, STOP
+from .worker import BlockJob, BlockResult
+
+if TYPE_CHECKING:
+    from ..config import PredictionConfig
+    from .blocks import BlockSchedule
+    from .engine import Work
+    from .execution import StopCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Processes that do the blocks of a prediction."""
+
+    crew: Crew
+    model: Path
+    """Folder of the model, as the workers see it."""
+    out: Path
+    """Folder of the output, as the workers see it."""
+
+    @classmethod
+    def of(
+        cls, config: PredictionConfig, model: Path | None, out: Path | None
+    ) -> Workers | None:
+        """Return the workers that are asked for; None for this process alone.
+
+        Raises
+        ------
+        ConfigError
+            If they cannot be had, or lack a model folder or an output.
+        """
+        if config.workers == 1 and config.scheduler is None:
+            return None
+        if model is None or out is None:
+            lacking = "the folder of a model" if model is None else "an output folder"
+            raise ConfigError(
+                f"Several processes need {lacking}: that is how they share it.",
+                "workers",
+            )
+        if config.scheduler is not None:
+            crew = cluster(config.scheduler)
+        else:
+            crew = local_workers(config.workers, config.device)
+        return cls(crew, model.absolute(), out.absolute())
+
+    def do(
+        self, work: Work, schedule: BlockSchedule, stop: StopCheck
+    ) -> Iterator[BlockResult]:
+        """Have all blocks of a schedule done; results come as they are ready.
+
+        Raises
+        ------
+        Cancelled
+            If it was stopped: the workers stop, too, at the next tile.
+        MuvitError
+            What a worker raised.
+        """
+        flag = self.out / PRIVATE / STOP
+
+        def abort() -> None:
+            with contextlib.suppress(OSError):
+                flag.touch()
+
+        jobs = self._jobs(work, schedule)
+        yield from spread(self.crew, jobs, stop.check, abort)
+
+    def _jobs(self, work: Work, schedule: BlockSchedule) -> Iterator[BlockJob]:
+        wanted = hash_model(work.model, work.model_config)
+        threads = work.config.num_threads or max(
+            1, (os.cpu_count() or 1) // self.crew.size
+        )
+        config = dataclasses.replace(
+            work.config, workers=1, scheduler=None, region=None, num_threads=threads
+        )
+        while (tiles := schedule.next()) is not None:
+            yield BlockJob(
+                work.pyramid, str(self.model), wanted, work.normalisation, config,
+                str(self.out), tiles,
+            )  # fmt: skip
