@@ -114,19 +114,25 @@ class Canvases:
         logits
             (B, K, H, W), float, on the device.
         """
-        # On a CPU argmax over channels takes ten times as long as max, which also
-        # hands NaN on.
-        best, place = logits.max(dim=1)
-        finite = torch.isfinite(best)
         if not self._blends:
-            labels = (place + 1).to(torch.uint8) * finite
+            # On a CPU argmax over channels takes ten times as long as max, which also
+            # hands NaN on.
+            best, place = logits.max(dim=1)
+            labels = (place + 1).to(torch.uint8) * torch.isfinite(best)
             for number, crop in enumerate(crops):
                 yield from self._put(crop, labels[number])
             return
-        all_finite = bool(finite.all())
+        logits = logits.float()
+        # One look at all of them, so that usual answers cost no more.
+        least, most = torch.aminmax(logits)
+        usual = bool((least >= -LIMIT) & (most <= LIMIT))
+        bad = None
+        if not usual:
+            bad = ~torch.isfinite(logits.max(dim=1).values)
+            logits = logits.nan_to_num(0.0, LIMIT, -LIMIT).clamp(-LIMIT, LIMIT)
         for number, crop in enumerate(crops):
-            bad = None if all_finite else ~finite[number]
-            yield from self._blend(crop, logits[number], bad)
+            wrong = None if bad is None else bad[number]
+            yield from self._blend(crop, logits[number], wrong)
 
     def skip(self, crop: Crop) -> list[Tile]:
         """Forget the tiles of a crop that cannot be read; return them."""
@@ -172,9 +178,8 @@ class Canvases:
             )
         )
         shares = rows.mul(UNIT)[:, None] * columns
-        seen = logits[:, *crop.inside].float()
-        seen = seen.nan_to_num(0.0, LIMIT, -LIMIT).clamp(-LIMIT, LIMIT)
-        return seen.mul_(shares).round_().to(torch.int32)
+        # A part of a unit is cut off: a millionth of a logit.
+        return logits[:, *crop.inside].mul(shares).to(torch.int32)
 
     def _parts(self, crop: Crop) -> Iterator[tuple[Tile, Part]]:
         for index in self._plan.tiles_of(crop):
