@@ -13,6 +13,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 
 PROGRAM = """
 import os, signal, sys
+# Ignored where the tests run in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from napari_muvit.cli import main
 count, wanted = 0, {wanted}
 

@@ -254,8 +254,8 @@ def test_some_levels_of_an_encoder(tmp_path: Path) -> None:
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, wanted[name]), name
     assert [event.message for event in events] == [
-        f"Start: {folder} (MuViTMAE, levels 1, 8, 32, 64): encoder taken over whole "
-        "(levels 1, 8); decoder new."
+        f"Start: {folder} (masked autoencoder, levels 1, 8, 32, 64): encoder taken "
+        "over whole (levels 1, 8); decoder new."
     ]
 
 
@@ -378,9 +378,9 @@ def test_nothing_is_guessed_of_a_folder_of_the_authors(tmp_path: Path) -> None:
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, wanted[name]), name
     assert events[0].message == (
-        f"Start: {folder} (MuViTMAE of the authors' package, levels 1, 8, 32, 64): "
-        "encoder taken over whole (levels 1, 8); decoder new; crops of 256 px (theirs "
-        "are not stored)."
+        f"Start: {folder} (masked autoencoder of the authors' package, levels 1, 8, "
+        "32, 64): encoder taken over whole (levels 1, 8); decoder new; crops of 256 px "
+        "(theirs are not stored)."
     )
 
 
