@@ -134,14 +134,13 @@ def plot(groups: dict[str, dict[tuple[str, int], list[Row]]]) -> None:
         axis.set_title(TASKS[task], fontsize=10)
         colours = {arm: COLOURS[i] for i, arm in enumerate(ARMS)}
         seen: set[str] = set()
-        for (arm, steps), runs in arms.items():
+        for (arm, _), runs in arms.items():
             for row in runs:
                 label = None if arm in seen else name_of(task, arm)
                 seen.add(arm)
                 axis.plot(
                     [p[0] for p in row["curve"]], [p[2] for p in row["curve"]],
                     color=colours[arm], linewidth=1.2, label=label,
-                    linestyle="-" if steps == max(s for _, s in arms) else "--",
                 )  # fmt: skip
         axis.set_ylim(0, 1)
         axis.set_xlabel("step")
