@@ -99,8 +99,8 @@ def test_what_does_not_fit_into_the_budget_goes_to_disk_and_comes_back() -> None
     logits[7, :, 20, 20] = torch.nan
     order = np.random.default_rng(0).permutation(plan.num_crops)
     expected_ = fill(plan, logits, order)
-    assert (fill(plan, logits, order, budget=100_000) == expected_).all()
-    assert (fill(plan, logits, order, budget=0) == expected_).all()
+    assert (fill(plan, logits, order, budget=100_000, least=2) == expected_).all()
+    assert (fill(plan, logits, order, budget=0, least=1) == expected_).all()
     assert (expected_ == 0).sum() == 1
 
 

@@ -36,8 +36,10 @@ UNIT = 2.0**20
 """Sums are counted in parts of a logit of this size."""
 LIMIT = 1000.0
 """Largest logit: with a weight of 1 in all, a sum stays within 31 bits."""
-BUDGET_BYTES = 512 * 2**20
+BUDGET_BYTES = 128 * 2**20
 """Open tiles in memory."""
+LEAST = 8
+"""Open tiles in memory whatever they hold: those around the one in work."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Canvases:
         Where logits are, and sums are kept.
     budget
         Bytes of open tiles before some are put on disk.
+    least
+        Tiles that stay in memory all the same.
     """
 
     def __init__(
@@ -85,12 +89,14 @@ class Canvases:
         num_classes: int,
         device: torch.device,
         budget: int = BUDGET_BYTES,
+        least: int = LEAST,
     ) -> None:
         self._plan = plan
         self._wanted = wanted
         self._classes = num_classes
         self._device = device
         self._budget = budget
+        self._least = least
         self._blends = any(axis.margin for axis in plan.axes)
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._on_disk: dict[int, int] = {}
@@ -225,7 +231,7 @@ class Canvases:
         if not self._blends:
             return
         each = next(iter(self._open.values())).sums.nbytes
-        while len(self._open) > 1 and len(self._open) * each > self._budget:
+        while len(self._open) > self._least and len(self._open) * each > self._budget:
             index = next(iter(self._open))
             if index == current:
                 break

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..model.shared_context import SharedContext
 
-BUDGET_BYTES = 512 * 2**20
+BUDGET_BYTES = 256 * 2**20
 LEAST = 8
 """Contexts that are kept whatever they hold: a tile touches up to four."""
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import zarr
 
-KEPT_CHUNKS = 128
+KEPT_CHUNKS = 32
 """Of a level, in memory."""
 
 
