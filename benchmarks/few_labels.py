@@ -42,6 +42,7 @@ from napari_muvit.core import (
     save_model,
 )
 from napari_muvit.core.data.brush_mask import BrushMask
+from napari_muvit.core.data.sampling import PlainSlide
 from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.model.transfer import load_encoder_into
 from napari_muvit.core.training.prepare import prepare
@@ -128,7 +129,8 @@ def encoder_of(task: Any, work: Path, seed: int) -> tuple[Path, float]:
         slides, labels = opened(task.train)
         config = model_config_for("tiny", slides, labels, scale_factors=(1, 4))
         data = prepare(slides, labels, config, seed)
-        mae, spent = pretrain_mae(data.slides, data.config, steps=MAE_STEPS, seed=seed)
+        unlabelled = [PlainSlide(s.pyramid, s.normalisation) for s in data.slides]
+        mae, spent = pretrain_mae(unlabelled, data.config, steps=MAE_STEPS, seed=seed)
         save_model(mae, folder)
         cost.write_text(f"{spent:.1f}")
     return folder, float(cost.read_text())

@@ -48,6 +48,7 @@ from learning_paper_arms import (
 from real_slides import BRAIN_CLASSES, GLOMERULI_TEST, draw, labels_of
 
 from napari_muvit.core import model_config_for, save_model, write_synthetic
+from napari_muvit.core.data.sampling import PlainSlide
 from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 from napari_muvit.core.model.transfer import load_encoder_into
 from napari_muvit.core.training.prepare import prepare
@@ -250,7 +251,8 @@ def pretrained(model: MuViTSegmenter, data: Any, steps: int, seed: int) -> float
     """Masked autoencoding first; return its CPU-seconds."""
     if not steps:
         return 0.0
-    mae, spent = pretrain_mae(data.slides, data.config, steps=steps, seed=seed)
+    unlabelled = [PlainSlide(s.pyramid, s.normalisation) for s in data.slides]
+    mae, spent = pretrain_mae(unlabelled, data.config, steps=steps, seed=seed)
     load_encoder_into(model, mae.encoder)
     return spent
 
