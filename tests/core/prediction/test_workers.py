@@ -168,6 +168,8 @@ def test_workers_need_folders(pyramid: Any, model: Path, tmp_path: Path) -> None
         predict(pyramid, model, cpu(workers=2))
     with pytest.raises(ConfigError, match="need the folder of a model"):
         predict(pyramid, load_model(model), cpu(workers=2), tmp_path / "out.zarr")
+    # It was made before the workers were looked for.
+    assert not (tmp_path / "out.zarr").exists()
     with pytest.raises(ConfigError, match="exclude each other"):
         cpu(workers=2, shard=(0, 2))
     with pytest.raises(ConfigError, match="counted from 0"):

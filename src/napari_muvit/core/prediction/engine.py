@@ -162,15 +162,16 @@ class Engine:
         """Take a batch through the model, in parts where the memory asks for it."""
         first = 0
         while first < len(batch.crops):
-            try:
-                with torch.inference_mode():
-                    part = slice(first, first + self._pass_size)
+            part = slice(first, first + self._pass_size)
+            with torch.inference_mode():
+                try:
                     logits = self._forward(batch, part)
-                    filled = list(canvases.add(batch.crops[part], logits))
-            except torch.OutOfMemoryError as error:
-                self._halve(error)
-                continue
-            first += self._pass_size
+                except torch.OutOfMemoryError as error:
+                    # Before anything of this part was added up: it comes again.
+                    self._halve(error)
+                    continue
+                filled = list(canvases.add(batch.crops[part], logits))
+            first = part.stop
             yield from filled
 
     def _forward(self, batch: Batch, part: slice) -> Tensor:

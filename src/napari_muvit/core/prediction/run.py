@@ -115,8 +115,9 @@ class PredictionRun:
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
             )
-        self._writer = None if out is None else self._open_writer(out, model_name)
+        # First: who cannot be had must not leave an empty output.
         self._workers = Workers.of(config, model_folder, out)
+        self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
             self._finished = self._writer.done
@@ -146,6 +147,8 @@ class PredictionRun:
             return None
         if self.finished_before:
             self._writer.complete(self._wanted)
+            if self._workers is not None:
+                self._workers.crew.close()
             return None
         shard = self.config.shard
         target = self._writer if shard is None else ShardWriter(self._writer, shard)

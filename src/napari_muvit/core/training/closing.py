@@ -7,7 +7,6 @@ import datetime
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -29,8 +28,7 @@ from .report.loss_trace import read_losses
 from .report.page import write_report
 from .report.reconstructions import reconstruction_examples
 from .report.record import RunRecord, SlideRecord, software_versions
-from .result import TrainingResult
-from .run_folder import RunFolder
+from .result import TrainingResult, result_of
 
 EXAMPLE_SECONDS = 20.0
 """Time that the pictures of a report may take."""
@@ -76,7 +74,7 @@ def close_run(
     record = _record(job, config, outcome, about)
     folder = job.folder
     if not is_first_process(config):
-        return _result(folder, record, job, None)
+        return result_of(folder.path, record, job.model, None)
     write_json(folder.record, record.to_dict())
     report = None
     if outcome.stopped != "stopped":
@@ -90,7 +88,7 @@ def close_run(
         # A run that has ended needs no state. It goes last: one that is killed before
         # goes on with it, and ends again.
         folder.state.unlink(missing_ok=True)
-    return _result(folder, record, job, report)
+    return result_of(folder.path, record, job.model, report)
 
 
 def _with_skipped(
@@ -211,20 +209,3 @@ def _peak_memory(device: torch.device) -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _result(
-    folder: RunFolder, record: RunRecord, job: Job, report: Path | None
-) -> TrainingResult:
-    return TrainingResult(
-        model_path=folder.path,
-        config=job.model,
-        best=record.best,
-        history=record.history,
-        stopped=record.stopped,
-        steps=record.steps,
-        seconds=record.seconds,
-        cpu_seconds=record.cpu_seconds,
-        notes=record.notes,
-        report=report,
-    )

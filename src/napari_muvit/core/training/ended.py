@@ -11,7 +11,7 @@ from ..progress import Progress, ProgressFn
 from ..settings import Command
 from .keeper import Asked, check_same
 from .report.record import RunRecord
-from .result import TrainingResult
+from .result import TrainingResult, result_of
 from .run_folder import RunFolder, check_content
 
 LIMITS = ("steps", "epochs", "minutes")
@@ -71,18 +71,10 @@ class EndedRun:
         return f"{ended}; nothing is left to do. To train its model further, {further}."
 
     def _result(self) -> TrainingResult:
-        record, report = self.record, self.folder.path / "report.html"
-        return TrainingResult(
-            model_path=self.folder.path,
-            config=ModelConfig.from_dict(record.model),
-            best=record.best,
-            history=record.history,
-            stopped=record.stopped,
-            steps=record.steps,
-            seconds=record.seconds,
-            cpu_seconds=record.cpu_seconds,
-            notes=record.notes,
-            report=report if report.is_file() else None,
+        report = self.folder.path / "report.html"
+        config = ModelConfig.from_dict(self.record.model)
+        return result_of(
+            self.folder.path, self.record, config, report if report.is_file() else None
         )
 
 

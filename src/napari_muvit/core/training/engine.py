@@ -34,7 +34,7 @@ from .ema import WeightAverage
 from .failures import SignalCallback, plain_failures
 from .keeper import Asked, StateKeeper, check_same
 from .mae_module import PretrainModule
-from .memory import FittedBatch, MemoryPlan, memory_advice
+from .memory import FittedBatch, MemoryPlan, advised
 from .run_folder import RunFolder
 from .run_log import RunLog
 from .samples import RankShare, Remembered, count_validation_crops
@@ -209,19 +209,16 @@ class Run:
         together.attach(trainer)
         stopped = ""
         try:
-            with plain_failures(config.world_size), self._stoppable(), quiet():
+            with (
+                advised(job.memory),
+                plain_failures(config.world_size),
+                self._stoppable(),
+                quiet(),
+            ):
                 self._fit(trainer)
         except Cancelled:
             stopped = "stopped"
             self._after_stop(trainer, steps, lock)
-        except (RuntimeError, MemoryError) as error:
-            advice = memory_advice(
-                error, estimate=job.memory.estimate,
-                micro_batch=job.memory.batch.micro_batch,
-            )  # fmt: skip
-            if advice is None:
-                raise
-            raise advice from error
         finally:
             if log is not None:
                 log.flush()

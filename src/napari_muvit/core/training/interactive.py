@@ -47,7 +47,7 @@ from ..progress import (
 from .budget import Budget
 from .callbacks import progress_event
 from .ema import WeightAverage
-from .memory import memory_advice, plan_memory
+from .memory import advised, plan_memory
 from .modules import FineTuneModule, class_weights
 from .prepare import (
     ImageSource,
@@ -314,16 +314,8 @@ class InteractiveTrainer:
 
     def _advised_step(self, dataset: SegmentationDataset) -> dict[str, float]:
         """Take a step, with advice where memory runs out."""
-        try:
+        with advised(self._memory):
             return self._step(dataset)
-        except (RuntimeError, MemoryError) as error:
-            advice = memory_advice(
-                error, estimate=self._memory.estimate,
-                micro_batch=self._memory.batch.micro_batch,
-            )  # fmt: skip
-            if advice is None:
-                raise
-            raise advice from error
 
     def _step(self, dataset: SegmentationDataset) -> dict[str, float]:
         """Take a step, in as many passes as memory asks for."""

@@ -7,8 +7,9 @@ allocators lose, which was measured (benchmarks/README.md).
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +24,15 @@ from .free_memory import free_memory
 from .memory_meter import Model, meta_model, step_bytes, weight_bytes
 
 __all__ = [
-    "FittedBatch", "MemoryEstimate", "MemoryPlan", "estimate_memory", "fit_batch",
-    "free_memory", "memory_advice", "plan_memory",
+    "FittedBatch",
+    "MemoryEstimate",
+    "MemoryPlan",
+    "advised",
+    "estimate_memory",
+    "fit_batch",
+    "free_memory",
+    "memory_advice",
+    "plan_memory",
 ]  # fmt: skip
 
 SAFE_SHARE = 0.8
@@ -331,6 +339,20 @@ _SIGNS = (
 """What torch says, in lower case, when memory runs out on any device."""
 _WORKER_SIGNS = ("is killed by signal: killed", "out of shared memory", "bus error")
 """What it says of a process that reads crops."""
+
+
+@contextlib.contextmanager
+def advised(plan: MemoryPlan) -> Iterator[None]:
+    """Raise `memory_advice` in place of the error where memory runs out within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        advice = memory_advice(
+            error, estimate=plan.estimate, micro_batch=plan.batch.micro_batch
+        )
+        if advice is None:
+            raise
+        raise advice from error
 
 
 def memory_advice(

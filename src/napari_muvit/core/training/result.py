@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import ModelConfig
+from .report.record import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,3 +37,21 @@ class TrainingResult:
     """What the user should know about the data."""
     report: Path | None = None
     """The readable report; None where the run did not end."""
+
+
+def result_of(
+    path: Path, record: RunRecord, config: ModelConfig, report: Path | None
+) -> TrainingResult:
+    """What a run's record says, for who called it."""
+    return TrainingResult(
+        model_path=path,
+        config=config,
+        best=record.best,
+        history=record.history,
+        stopped=record.stopped,
+        steps=record.steps,
+        seconds=record.seconds,
+        cpu_seconds=record.cpu_seconds,
+        notes=record.notes,
+        report=report,
+    )
