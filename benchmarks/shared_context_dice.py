@@ -1,11 +1,12 @@
 """What sharing context costs in accuracy, at equal training; by the command alone.
 
-Trains the preset ``tiny`` with joint attention and with ``coarse_to_fine``, the same
-steps and seeds. The joint model is predicted with a coarse crop around each fine crop
-(it cannot share), the other one so and with shared context. All test images are
-predicted whole. Tasks: Synthetic [1, 4], 200 steps of 8 crops (100 images of 512 px to
-train on, 10 to test), and mouse brain sections [1, 4, 16], every fifth held out, 1000
-steps of 8 crops (not part of this project: ``DATA`` holds ``brain_sections``).
+Trains the preset ``tiny`` with joint attention, with ``coarse_to_fine`` and with
+``within_level``, the same steps and seeds. The joint model is predicted with a coarse
+crop around each fine crop (it cannot share), the others so and with shared context. All
+test images are predicted whole. Tasks: Synthetic [1, 4], 200 steps of 8 crops (100
+images of 512 px to train on, 10 to test), and mouse brain sections [1, 4, 16], every
+fifth held out, 1000 steps of 8 crops (not part of this project: ``DATA`` holds
+``brain_sections``).
 
 Appends one JSON line a training to ``results/shared_context_dice.jsonl`` and skips
 what is there, so it can be stopped and goes on when it is started again. Models stay in
@@ -36,7 +37,11 @@ from napari_muvit.core import evaluate
 RESULTS = Path(__file__).parent / "results" / "shared_context_dice.jsonl"
 TASKS = {"synthetic": ("synthetic", 200), "brain": ("upright_fifth", 1000)}
 """Which experiment of ``real_slides``, and how many steps."""
-CONTEXTS = {"coarse_to_fine": ("own", "shared"), "joint": ("own",)}
+CONTEXTS = {
+    "coarse_to_fine": ("own", "shared"),
+    "joint": ("own",),
+    "within_level": ("own", "shared"),
+}
 
 
 def run(

@@ -179,7 +179,7 @@ class ModelConfig(JsonConfig):
         They can then be computed once for all fine crops inside them.
         """
         return (
-            self.attention == "coarse_to_fine"
+            self.attention in ("coarse_to_fine", "within_level")
             and self.decoder in ("pyramid", "unetr")
             and self.boxes == "true"
             and len(self.scale_factors) > 1
@@ -227,8 +227,8 @@ class PredictionConfig(JsonConfig):
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     context: Literal["auto", "shared", "own"] = "auto"
     """shared: coarse levels are computed once for all crops inside them (models with
-    coarse_to_fine attention and the pyramid or UNETR decoder). own: each crop is in
-    the middle of its own. auto: shared where the model can."""
+    coarse_to_fine or within_level attention and the pyramid or UNETR decoder). own:
+    each crop is in the middle of its own. auto: shared where the model can."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     overwrite: bool = False

@@ -62,6 +62,7 @@ def nested(config: ModelConfig, fine: int) -> tuple[Tensor, Tensor]:
         {"rotary_position": "corner"},
         {"ndim": 3, "crop_size": 16, "scale_factors": (1, 2)},
         {"context_strides": (1, 8)},
+        {"attention": "within_level"},
     ],
 )
 def test_it_is_what_the_whole_model_says(changes: dict[str, Any]) -> None:
@@ -74,6 +75,7 @@ def test_it_is_what_the_whole_model_says(changes: dict[str, Any]) -> None:
     "changes",
     [
         {"depth": 4},
+        {"attention": "within_level"},
         {"scale_factors": (1, 8)},
         {"level_embedding": False, "rotary_mode": "shared"},
         {"level_embedding": False, "rotary_mode": "none"},
@@ -123,7 +125,7 @@ def test_crops_of_one_batch_may_have_different_contexts() -> None:
     [
         {"attention": "joint"},
         {"decoder": "unetr", "attention": "joint"},
-        {"decoder": "unetr", "attention": "within_level"},
+        {"decoder": "unetr", "attention": "fine_to_coarse"},
         {"decoder": "mask2former"},
         {"boxes": "naive"},
         {"scale_factors": (1,), "context_skip": False, "level_heads": False},

@@ -1,11 +1,11 @@
 """The coarse levels of a nested crop, computed once for all fine crops inside it.
 
 Reference: ours, not the paper's (MuViT, arXiv 2602.24222, lets all levels see each
-other). With ``coarse_to_fine`` attention a coarse level's tokens, and with the pyramid
-and the UNETR decoder its features, do not depend on the fine crop. So they are kept:
-each layer's keys and values, and what the next coarser level hands to the decoder of
-the finest. A fine crop then costs what a model of the fine level alone costs, and a
-look at the kept tokens.
+other). With ``coarse_to_fine`` and ``within_level`` attention a coarse level's tokens,
+and with the pyramid and the UNETR decoder its features, do not depend on the fine crop.
+So they are kept: each layer's keys and values, if fine tokens see them, and what the
+next coarser level hands to the decoder of the finest. A fine crop then costs what a
+model of the fine level alone costs, and a look at the kept tokens.
 
 Shapes: B batch, L levels, M = L - 1 coarser levels, C channels, N spatial axes,
 S tokens of the coarser levels, T tokens of the fine level, H heads, E head width,
@@ -45,9 +45,9 @@ class SharedContext:
     boxes: Tensor
     """(B, M, 2, N) boxes of the coarser levels from there, float32."""
     keys: tuple[Tensor, ...]
-    """(B, S, H, E) of each layer, rotated."""
+    """(B, S, H, E) of each layer, rotated; none where fine tokens see no others."""
     values: tuple[Tensor, ...]
-    """(B, S, H, E) of each layer."""
+    """(B, S, H, E) of each layer, or none."""
     handed: tuple[Tensor, ...]
     """(B, W, *grid) that the decoder of the next coarser level hands to the finest."""
     logits: tuple[Tensor, ...]
@@ -84,14 +84,15 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     tokens = _embedded(encoder, x, first=1)
     positions = patch_positions(local, grid, config.rotary_position).flatten(1, 2)
     count = tokens.shape[1] // x.shape[1]
-    reach = reach_of_levels("coarse_to_fine", [count] * x.shape[1])
+    reach = reach_of_levels(config.attention, [count] * x.shape[1])
     keys, values, maps = [], [], []
     for layer, (block, rotation) in enumerate(
         zip(_blocks(encoder), encoder.ropes(positions), strict=True)
     ):
         query, key, value = block.attention.project(block.norm1(tokens), rotation)
-        keys.append(key)
-        values.append(value)
+        if config.attention == "coarse_to_fine":
+            keys.append(key)
+            values.append(value)
         tokens = block.finish(tokens, block.attention.mix(query, key, value, reach))
         if layer in decoder.layers:
             levels = tokens.unflatten(1, (x.shape[1], count)).transpose(2, 3)
@@ -137,10 +138,11 @@ def segment_within(
         zip(_blocks(encoder), rotations, strict=True)
     ):
         query, key, value = block.attention.project(block.norm1(tokens), rotation)
-        key = torch.cat((key, torch.cat([c.keys[layer] for c in contexts])), dim=1)
-        value = torch.cat(
-            (value, torch.cat([c.values[layer] for c in contexts])), dim=1
-        )
+        if config.attention == "coarse_to_fine":
+            key = torch.cat((key, torch.cat([c.keys[layer] for c in contexts])), dim=1)
+            value = torch.cat(
+                (value, torch.cat([c.values[layer] for c in contexts])), dim=1
+            )
         tokens = block.finish(tokens, block.attention.mix(query, key, value, None))
         if layer in decoder.layers:
             maps.append(tokens.transpose(1, 2).unflatten(2, grid))
@@ -170,9 +172,9 @@ def _decoder(model: MuViTSegmenter) -> PyramidDecoder | UNETRDecoder:
     decoder, config = model.decoder, model.config
     if not config.shares_context or isinstance(decoder, Mask2FormerDecoder):
         raise ConfigError(
-            "Context can be shared by models with coarse_to_fine attention, the "
-            f"pyramid or UNETR decoder and true boxes; this one has {config.attention},"
-            f" {config.decoder} and {config.boxes} boxes.",
+            "Context can be shared by models with coarse_to_fine or within_level "
+            "attention, the pyramid or UNETR decoder and true boxes; this one has "
+            f"{config.attention}, {config.decoder} and {config.boxes} boxes.",
             "attention",
         )
     return decoder

@@ -398,9 +398,9 @@ def _contexts(
     if config.context == "shared":
         raise ConfigError(
             "This model cannot share context between crops: its coarse levels see the "
-            "fine crop (coarse_to_fine attention, the pyramid or UNETR decoder and "
-            "true boxes are needed), or its second scale factor is too small. Leave "
-            "context at auto.",
+            "fine crop (coarse_to_fine or within_level attention, the pyramid or UNETR "
+            "decoder and true boxes are needed), or its second scale factor is too "
+            "small. Leave context at auto.",
             "context",
         )
     return None
