@@ -53,6 +53,7 @@ def describe_run(
         "blending": "gaussian" if overlap else "none",
         "overlap": overlap,
         "context": "own" if plan.contexts is None else "shared",
+        "context_stride": plan.contexts and plan.contexts.stride,
         "precision": precision,
         "tile_size": plan.tile_size,
         "batch_size": plan.batch_size,
