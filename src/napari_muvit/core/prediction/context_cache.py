@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..model.shared_context import SharedContext
 
 BUDGET_BYTES = 256 * 2**20
-LEAST = 8
+LEAST = 4
 """Contexts that are kept whatever they hold: a tile touches up to four."""
 
 
