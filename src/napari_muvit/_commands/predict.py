@@ -130,8 +130,8 @@ def _predict_one(
     image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     from ..core.prediction.blocks import count_work
+    from ..core.prediction.entry import predict
     from ..core.prediction.plan import plan_prediction
-    from ..core.prediction.run import predict
 
     if arguments.dry_run:
         view = image.viewed_at(model.config.pixel_size)

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         load_reference_encoder,
     )
     from .model.segmenter import MuViTSegmenter, build_model
+    from .prediction.entry import predict
     from .prediction.plan import PredictionPlan, plan_prediction
-    from .prediction.run import PredictionRun, predict
+    from .prediction.run import PredictionRun
     from .presets import PRESETS, preset
     from .progress import Progress
     from .training.finetuning import finetune
@@ -79,7 +80,8 @@ _HOMES = {
     ),
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
-    "prediction.run": ("PredictionRun", "predict"),
+    "prediction.entry": ("predict",),
+    "prediction.run": ("PredictionRun",),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.interactive": ("InteractiveTrainer",),

@@ -27,10 +27,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .plan import Tile
+from .tiles import Tile
 
 if TYPE_CHECKING:
-    from .plan import Crop, Part, PredictionPlan
+    from .plan import PredictionPlan
+    from .tiles import Crop, Part
 
 UNIT = 2.0**20
 """Sums are counted in parts of a logit of this size."""

@@ -25,9 +25,10 @@ from .checks import PixelBox
 from .context_cache import ContextCache
 from .execution import HeapTrimmer, StopCheck, prepared
 from .output import Output, Written
-from .plan import PredictionPlan, Tile
+from .plan import PredictionPlan
 from .reader import Batch, BatchReader, Unreadable
 from .schedule import Schedule
+from .tiles import Tile
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from .canvases import FilledTile
-    from .plan import Tile
+    from .tiles import Tile
     from .writer import TileWriter
 
 WAITING = 8

@@ -18,8 +18,8 @@ from ..data.crops import SlideNormalisation, read_boxes, read_crop
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..geometry import naive_boxes
 from .contexts import ContextGrid
-from .plan import Crop
 from .schedule import Schedule
+from .tiles import Crop
 
 if TYPE_CHECKING:
     from ..config import ModelConfig

@@ -8,10 +8,10 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from ..config import ModelConfig, PredictionConfig
 from ..data.cache_settings import CacheSettings
@@ -21,7 +21,7 @@ from ..data.pyramid import Pyramid
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
 from ..model.segmenter import MuViTSegmenter
-from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
+from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .engine import Engine, Work
@@ -35,7 +35,8 @@ from .shards import ShardWriter
 from .workers import Workers
 from .writer import LabelWriter, Level
 
-DEFAULTS = PredictionConfig()
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,82 +333,3 @@ def _config_of(model: nn.Module) -> ModelConfig:
             "model",
         )
     return config
-
-
-def predict(
-    source: Pyramid | str | Path,
-    model: nn.Module | str | Path,
-    config: PredictionConfig = DEFAULTS,
-    out: str | Path | None = None,
-    *,
-    on_progress: ProgressFn = ignore_progress,
-    should_stop: StopFn = never_stop,
-    cache: CacheSettings | None = None,
-) -> PredictionRun:
-    """Predict a slide tile by tile.
-
-    Everything that can be wrong is checked here, before the first tile.
-
-    Parameters
-    ----------
-    source
-        The slide, opened or as a path.
-    model
-        A segmenter with a `ModelConfig` as ``config``, called as ``model(x, bboxes)``,
-        or the folder of one.
-    config
-        What to do.
-    out
-        Folder of the output, an OME-Zarr label image. An unfinished prediction of the
-        same slide by the same model and settings is continued. None: nothing is
-        written, the tiles are only handed out.
-    on_progress
-        Called with a `Progress` after each tile, in the iterating thread.
-    should_stop
-        Asked often; when true, the iteration ends and ``stopped`` is set.
-    cache
-        Where coarse levels are kept that the slide lacks. None: as the environment
-        says.
-
-    Returns
-    -------
-    PredictionRun
-        Iterate over it to do the work.
-
-    Raises
-    ------
-    ConfigError
-        If the model cannot read this slide.
-    PyramidError
-        If the slide cannot be read.
-    CheckpointError
-        If the model folder cannot be read.
-    DeviceError
-        If the device is missing.
-    OutputError
-        If something else is at ``out``, it is in use, or it cannot be written.
-    """
-    if not isinstance(source, Pyramid):
-        from ..data.open import open_pyramid
-
-        source = open_pyramid(source)
-    folder = None
-    if isinstance(model, nn.Module):
-        name = type(model).__name__
-    else:
-        from ..model.checkpoint import load_model
-
-        folder = Path(model)
-        name = folder.name
-        model = load_model(model)
-    return PredictionRun(
-        source,
-        model,
-        config,
-        None if out is None else Path(out),
-        name,
-        on_progress,
-        should_stop,
-        cache,
-        folder,
-    )

@@ -19,7 +19,7 @@ from ..lock import OutputLock, check_free
 from .record import PRIVATE
 
 if TYPE_CHECKING:
-    from .plan import Tile
+    from .tiles import Tile
     from .writer import LabelWriter
 
 DONE = "done-"

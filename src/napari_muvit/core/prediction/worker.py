@@ -28,9 +28,10 @@ from .checks import PixelBox
 from .engine import Engine, Work
 from .execution import StopCheck, settled_precision
 from .identity import hash_model
-from .plan import Tile, plan_prediction
+from .plan import plan_prediction
 from .record import PRIVATE, STOP
 from .schedule import Schedule
+from .tiles import Tile
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter

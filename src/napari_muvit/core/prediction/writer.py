@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from ..config import ModelConfig
     from ..data.pyramid import Pyramid
     from .checks import PixelBox
-    from .plan import PredictionPlan, Tile
+    from .plan import PredictionPlan
+    from .tiles import Tile
 
 Level = zarr.Array[Any] | CoarseLevel
 FINEST, ALL = 1, 2
