@@ -14,12 +14,9 @@ Shapes: B batch, K classes, H and W pixels of a crop, h and w pixels of a tile.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .spill import Spill, Stored
 from .tiles import Tile
 
 if TYPE_CHECKING:
@@ -51,8 +49,17 @@ class _Open:
     """(K, h, w) int32; without overlap (h, w) uint8 labels."""
     missing: Tensor | None
     """(h, w) bool: where an answer was not a number. Without overlap None."""
-    left: int
+    waiting: set[int]
     """Crops that have not come yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Away:
+    """The same on disk."""
+
+    sums: Stored
+    missing: Stored | None
+    waiting: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,16 @@ class FilledTile:
 class Canvases:
     """Collects what the model says about each tile.
 
+    An answer that comes again changes nothing: after the memory ran out in the middle
+    of a batch, the whole batch may be handed over once more.
+
     Parameters
     ----------
     plan
         Tiles and crops.
     wanted
-        One flag a tile of the slide's grid: whether it is to be filled.
+        One flag a tile of the slide's grid: whether it is to be filled. Cleared for
+        each tile that is filled or lost.
     num_classes
         K.
     device
@@ -100,16 +111,14 @@ class Canvases:
         self._least = least
         self._blends = any(axis.margin for axis in plan.axes)
         self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._on_disk: dict[int, int] = {}
-        self._folder: Path | None = None
+        self._on_disk: dict[int, _Away] = {}
+        self._spill = Spill()
 
     def close(self) -> None:
         """Forget all open tiles."""
         self._open.clear()
         self._on_disk.clear()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._spill.close()
 
     def add(self, crops: Sequence[Crop], logits: Tensor) -> Iterator[FilledTile]:
         """Take in the answers of a batch; hand out the tiles that are complete.
@@ -146,7 +155,10 @@ class Canvases:
         lost = []
         for tile, _ in self._parts(crop):
             self._open.pop(tile.index, None)
-            self._forget(tile.index)
+            away = self._on_disk.pop(tile.index, None)
+            for stored in () if away is None else (away.sums, away.missing):
+                if stored is not None:
+                    self._spill.forget(stored)
             self._wanted[tile.index] = False
             lost.append(tile)
         return lost
@@ -156,7 +168,7 @@ class Canvases:
         for tile, part in self._parts(crop):
             canvas = self._canvas(tile)
             canvas.sums[part.tile] = labels[part.crop]
-            yield from self._counted(tile, canvas)
+            yield from self._counted(tile, canvas, crop)
 
     def _blend(
         self, crop: Crop, logits: Tensor, bad: Tensor | None
@@ -165,14 +177,17 @@ class Canvases:
         fixed = self._weighed(crop, logits)
         for tile, part in self._parts(crop):
             canvas = self._canvas(tile)
-            canvas.sums[:, *part.tile] += fixed[:, *part.window]
+            if crop.index not in canvas.waiting:
+                continue
             if bad is not None:
                 if canvas.missing is None:
                     canvas.missing = torch.zeros(
                         tile.world_shape, dtype=torch.bool, device=self._device
                     )
                 canvas.missing[part.tile] |= bad[part.crop]
-            yield from self._counted(tile, canvas)
+            # Last: nothing before it may have been done twice in vain.
+            canvas.sums[:, *part.tile] += fixed[:, *part.window]
+            yield from self._counted(tile, canvas, crop)
 
     def _weighed(self, crop: Crop, logits: Tensor) -> Tensor:
         """Return logits of the window times the crop's share, in units; int32."""
@@ -209,22 +224,28 @@ class Canvases:
                 if self._blends
                 else torch.zeros(shape, dtype=torch.uint8)
             ).to(self._device)
-            canvas = _Open(sums, None, len(self._plan.crops_of(tile)))
+            crops = self._plan.crops_of(tile)
+            canvas = _Open(sums, None, {int(index) for index in crops})
         # The last one is the one that was touched last.
         self._open[tile.index] = canvas
         self._make_room(tile.index)
         return canvas
 
-    def _counted(self, tile: Tile, canvas: _Open) -> Iterator[FilledTile]:
-        canvas.left -= 1
-        if canvas.left:
+    def _counted(self, tile: Tile, canvas: _Open, crop: Crop) -> Iterator[FilledTile]:
+        canvas.waiting.discard(crop.index)
+        if canvas.waiting:
             return
-        del self._open[tile.index]
         labels = canvas.sums
         if self._blends:
-            labels = (canvas.sums.max(dim=0).indices + 1).to(torch.uint8)
-            if canvas.missing is not None:
-                labels = labels * ~canvas.missing
+            try:
+                labels = _best(canvas.sums, canvas.missing)
+            except torch.OutOfMemoryError:
+                missing = canvas.missing
+                labels = _best(
+                    canvas.sums.cpu(), None if missing is None else missing.cpu()
+                )
+        del self._open[tile.index]
+        self._wanted[tile.index] = False
         yield FilledTile(tile, labels.cpu().numpy())
 
     def _make_room(self, current: int) -> None:
@@ -236,27 +257,38 @@ class Canvases:
             index = next(iter(self._open))
             if index == current:
                 break
-            self._store(index, self._open.pop(index))
+            self._store(index)
 
-    def _store(self, index: int, canvas: _Open) -> None:
-        arrays = {"sums": canvas.sums.cpu().numpy()}
-        if canvas.missing is not None:
-            arrays["missing"] = canvas.missing.cpu().numpy()
-        np.savez(self._file(index), allow_pickle=False, **arrays)
-        self._on_disk[index] = canvas.left
+    def release(self) -> None:
+        """Put all open tiles on disk: the device's memory has run out."""
+        for index in list(self._open):
+            self._store(index)
+
+    def _store(self, index: int) -> None:
+        canvas = self._open[index]
+        sums, missing = canvas.sums, canvas.missing
+        self._on_disk[index] = _Away(
+            self._spill.store(sums.cpu().numpy()),
+            None if missing is None else self._spill.store(missing.cpu().numpy()),
+            canvas.waiting,
+        )
+        del self._open[index]
 
     def _fetched(self, index: int) -> _Open:
-        with np.load(self._file(index)) as stored:
-            found = {k: torch.from_numpy(stored[k]).to(self._device) for k in stored}
-        left = self._on_disk[index]
-        self._forget(index)
-        return _Open(found["sums"], found.get("missing"), left)
+        away = self._on_disk[index]
+        # Room first: if there is none, the tile is still on disk.
+        kind = torch.int32 if self._blends else torch.uint8
+        sums = torch.empty(away.sums.shape, dtype=kind, device=self._device)
+        missing = None
+        if away.missing is not None:
+            missing = torch.empty(sums.shape[1:], dtype=torch.bool, device=self._device)
+            missing.copy_(torch.from_numpy(self._spill.fetch(away.missing)))
+        sums.copy_(torch.from_numpy(self._spill.fetch(away.sums)))
+        del self._on_disk[index]
+        return _Open(sums, missing, away.waiting)
 
-    def _forget(self, index: int) -> None:
-        if self._on_disk.pop(index, None) is not None:
-            self._file(index).unlink(missing_ok=True)
 
-    def _file(self, index: int) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="napari-muvit-"))
-        return self._folder / f"{index}.npz"
+def _best(sums: Tensor, missing: Tensor | None) -> Tensor:
+    """(h, w) uint8 labels of (K, h, w) sums; 0 where an answer was not a number."""
+    labels = (sums.max(dim=0).indices + 1).to(torch.uint8)
+    return labels if missing is None else labels * ~missing

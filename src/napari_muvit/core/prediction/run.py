@@ -273,7 +273,9 @@ class PredictionRun:
         """Send blocks to other processes; take over what they have written."""
         if self._workers is None or self._writer is None:  # pragma: no cover
             raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(work, schedule, self._stop):
+        for result in self._workers.do(
+            work, schedule, self._stop, self._writer.lock_text
+        ):
             for index in result.tiles:
                 tile = self.plan.tile(index)
                 yield tile, self._writer.adopt(tile)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError
+from ..errors import OutputBusyError, OutputError
+from ..files import write_bytes
 from ..lock import OutputLock, check_free
-from .record import PRIVATE
+from .record import LOCK, PRIVATE
 
 if TYPE_CHECKING:
     from .tiles import Tile
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 DONE = "done-"
 """Shards' files of marks are called ``done-i-of-n``."""
-LOCK = "lock-"
+SHARD_LOCK = "lock-"
+"""Their locks are called ``lock-i-of-n``."""
 
 
 def shard_marks(store: Path, count: int) -> NDArray[np.bool_]:
@@ -40,7 +42,7 @@ def shard_marks(store: Path, count: int) -> NDArray[np.bool_]:
 
 def check_no_shard(store: Path) -> None:
     """Raise `OutputError` when a shard is at work."""
-    for path in sorted((store / PRIVATE).glob(f"{LOCK}*-of-*")):
+    for path in sorted((store / PRIVATE).glob(f"{SHARD_LOCK}*-of-*")):
         if path.suffix != ".taking":
             check_free(path, store)
 
@@ -82,19 +84,25 @@ class ShardWriter:
             If another one is at work, a plain run is, or the disk refuses.
         """
         path = self._writer.path
-        check_free(path / PRIVATE / "lock", path)
         try:
-            self._lock = OutputLock(path / PRIVATE / f"{LOCK}{self._name}", path)
+            self._lock = OutputLock(path / PRIVATE / f"{SHARD_LOCK}{self._name}", path)
+            # After the own lock was taken: of a shard and a plain run that begin at
+            # once, one sees the other.
+            check_free(path / PRIVATE / LOCK, path)
+            self._writer.check_same()
             if not self._marks.exists():
-                self._marks.write_bytes(bytes(len(self._writer.done)))
-        except OutputError:
-            raise
+                write_bytes(self._marks, bytes(len(self._writer.done)))
         except OSError as error:
+            self._let_go()
+            if isinstance(error, OutputError):
+                raise
             raise OutputError(self._writer.refused(error)) from error
 
     def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
         """Write a tile's labels at the finest level, then mark it."""
         y0, x0, y1, x1 = tile.box
+        if self._lock is not None:
+            self._lock.check()
         try:
             self._writer.levels[0][y0:y1, x0:x1] = labels
             with open(self._marks, "r+b", buffering=0) as file:
@@ -102,19 +110,36 @@ class ShardWriter:
                 file.write(b"\x01")
         except OSError as error:
             raise OutputError(self._writer.refused(error)) from error
-        if self._lock is not None:
-            self._lock.touch()
 
     def close(self) -> None:
         """Let go; the last shard makes the coarse levels."""
         if self._lock is None:
             return
         # First: of two that end at the same time, the later one finds no lock.
-        self._lock.release()
-        self._lock = None
-        marked = self._writer.marked()
-        if marked.all():
-            # Another shard may be at it, or still be at work.
-            with contextlib.suppress(OutputError):
+        self._let_go()
+        asked = self._writer.plan.indices()
+        while self._writer.marked()[asked].all():
+            try:
                 self._writer.begin()
-                self._writer.close()
+                return self._writer.close()
+            except OutputBusyError:
+                # Another shard is at it, or still at work and will be. If it has ended
+                # in between, it took this one for the one that is at it.
+                if not _is_free(self._writer.path):
+                    return None
+        return None
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _is_free(store: Path) -> bool:
+    """Whether nobody is at work."""
+    try:
+        check_free(store / PRIVATE / LOCK, store)
+        check_no_shard(store)
+    except OutputBusyError:
+        return False
+    return True

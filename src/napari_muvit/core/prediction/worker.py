@@ -7,9 +7,10 @@ same bytes.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import threading
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,13 +24,14 @@ from ..config import PredictionConfig
 from ..data.crops import SlideNormalisation
 from ..data.pyramid import Pyramid
 from ..errors import CheckpointError, OutputError
+from ..lock import holds
 from ..model.device import resolve_device
 from .checks import PixelBox
 from .engine import Engine, Work
 from .execution import StopCheck, settled_precision
 from .identity import hash_model
 from .plan import plan_prediction
-from .record import PRIVATE, STOP
+from .record import LOCK, PRIVATE, STOP
 from .schedule import Schedule
 from .tiles import Tile
 
@@ -50,6 +52,8 @@ class BlockJob:
     config: PredictionConfig
     out: str
     """Folder of the output."""
+    lock: str
+    """What the output's lock holds as long as the run goes on that sent this."""
     tiles: tuple[int, ...]
 
 
@@ -100,14 +104,19 @@ def run_block(job: BlockJob) -> BlockResult:
     plan = plan_prediction(job.pyramid, model.config, job.config)
     wanted = np.zeros(plan.num_tiles, dtype=bool)
     wanted[list(job.tiles)] = True
-    flag = Path(job.out) / PRIVATE / STOP
+    private = Path(job.out) / PRIVATE
+
+    def is_over() -> bool:
+        # Whoever sent this may be gone; nobody else's output may be written to.
+        return (private / STOP).exists() or not holds(private / LOCK, job.lock)
+
     work = Work(
         job.pyramid, model, model.config, job.normalisation, plan, job.config, device,
         settled_precision(job.config.precision, device),
     )  # fmt: skip
     engine = Engine(
         work, Schedule(plan, ~wanted), wanted, FinestWriter(Path(job.out)),
-        StopCheck(flag.exists), lambda _text: None,
+        StopCheck(is_over), lambda _text: None,
     )  # fmt: skip
     done: list[int] = []
     stopped = False
@@ -146,11 +155,15 @@ def begin_worker(device: str, number: Any, count: int) -> None:
     count
         Number of GPUs.
     """
-    parent = os.getppid()
+    # Ctrl-C reaches all processes of a terminal; the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        # Not the process of that number: this one was forked by a server, which lives
+        # as long as its children do.
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="muvit-parent-watch").start()

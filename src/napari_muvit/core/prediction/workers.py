@@ -59,9 +59,16 @@ class Workers:
         return cls(crew, model.absolute(), out.absolute())
 
     def do(
-        self, work: Work, schedule: BlockSchedule, stop: StopCheck
+        self, work: Work, schedule: BlockSchedule, stop: StopCheck, lock: str
     ) -> Iterator[BlockResult]:
         """Have all blocks of a schedule done; results come as they are ready.
+
+        Parameters
+        ----------
+        work, schedule, stop
+            As for `Engine`.
+        lock
+            What the output's lock holds: a worker that finds another text leaves.
 
         Raises
         ------
@@ -76,10 +83,16 @@ class Workers:
             with contextlib.suppress(OSError):
                 flag.touch()
 
-        jobs = self._jobs(work, schedule)
-        yield from spread(self.crew, jobs, stop.check, abort)
+        jobs = self._jobs(work, schedule, lock)
+        try:
+            yield from spread(self.crew, jobs, stop.check, abort)
+        finally:
+            with contextlib.suppress(OSError):
+                flag.unlink(missing_ok=True)
 
-    def _jobs(self, work: Work, schedule: BlockSchedule) -> Iterator[BlockJob]:
+    def _jobs(
+        self, work: Work, schedule: BlockSchedule, lock: str
+    ) -> Iterator[BlockJob]:
         wanted = hash_model(work.model, work.model_config)
         threads = work.config.num_threads or max(
             1, (os.cpu_count() or 1) // self.crew.size
@@ -90,5 +103,5 @@ class Workers:
         while (tiles := schedule.next()) is not None:
             yield BlockJob(
                 work.pyramid, str(self.model), wanted, work.normalisation, config,
-                str(self.out), tiles,
+                str(self.out), lock, tiles,
             )  # fmt: skip

@@ -13,7 +13,6 @@ disk: a process that dies loses nothing, a power cut may lose the last half minu
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -28,10 +27,11 @@ import zarr
 from numpy.typing import NDArray
 
 from ..data.zarr_writer import halve_labels
-from ..errors import OutputError
-from ..lock import OutputLock, check_free
+from ..errors import OutputBusyError, OutputError
+from ..lock import OutputLock
 from .levels import CoarseLevel
-from .record import PRIVATE, STOP, read_record
+from .place import NEW, aside, move, refuse_image, remove_left, remove_store
+from .record import LOCK, PRIVATE, STOP, read_record
 from .shards import check_no_shard, forget_shards, shard_marks
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ FINEST, ALL = 1, 2
 """Values of a tile's byte: which levels are written."""
 FLUSH_SECONDS = 5.0
 """How long coarse levels may wait."""
-ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray")
-"""Files of which a Zarr store has one."""
 
 
 class TileWriter(Protocol):
@@ -96,10 +94,11 @@ class LabelWriter:
         self._lock: OutputLock | None = None
         self._waiting: list[int] = []
         self._flushed = time.monotonic()
-        _refuse_image(self.path, pyramid.path)
+        refuse_image(self.path, pyramid.path)
         try:
+            remove_left(self.path)
             if overwrite:
-                _remove(self.path)
+                remove_store(self.path)
             if not os.path.lexists(self.path):
                 self._create(pyramid, plan, config, record)
             self._continue(plan, record)
@@ -120,22 +119,22 @@ class LabelWriter:
         """Make the whole store aside and move it into place, so it is never half."""
         from ..data.ome_zarr import create_label_pyramid
 
-        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
+        new = aside(self.path, NEW)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         try:
             create_label_pyramid(
-                aside, pyramid, config.names, config.colors, chunk=plan.tile_size
+                new, pyramid, config.names, config.colors, chunk=plan.tile_size
             )
-            private = aside / PRIVATE
+            private = new / PRIVATE
             private.mkdir()
             (private / "run.json").write_text(json.dumps(record, indent=1))
             (private / "done").write_bytes(bytes(plan.num_tiles))
             with contextlib.suppress(FileExistsError):
                 # Of several shards that begin at once, one is the first.
-                _move(aside, self.path)
+                move(new, self.path)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
 
     def _continue(self, plan: PredictionPlan, record: Mapping[str, Any]) -> None:
         found = read_record(self.path)
@@ -165,9 +164,11 @@ class LabelWriter:
     def complete(self, wanted: NDArray[np.bool_]) -> None:
         """Make the coarse levels of finished tiles that a kill has cost."""
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
-        if (flags[wanted] != ALL).any() and self.marked().all():
-            self.begin()
-            self.close()
+        if (flags[wanted] != ALL).any():
+            # Somebody at work makes them.
+            with contextlib.suppress(OutputBusyError):
+                self.begin()
+                self.close()
 
     def marked(self) -> NDArray[np.bool_]:
         """One flag a tile, as it is on disk now: whether somebody has done it."""
@@ -187,8 +188,9 @@ class LabelWriter:
             If another writer is at work or the disk refuses.
         """
         try:
-            self._lock = OutputLock(self.path / PRIVATE / "lock", self.path)
+            self._lock = OutputLock(self.path / PRIVATE / LOCK, self.path)
             check_no_shard(self.path)
+            self.check_same()
             self._take_up()
             # Left by a writer that was killed within a chunk.
             for partial in self.path.rglob("*.partial"):
@@ -199,6 +201,18 @@ class LabelWriter:
         except OSError as error:
             self._let_go()
             raise OutputError(_refused(self.path, error)) from error
+
+    def check_same(self) -> None:
+        """Raise `OutputError` if the store has been overwritten since it was opened."""
+        if read_record(self.path) != self.record:
+            raise OutputError(
+                f"{self.path} was overwritten by another run meanwhile; run again."
+            )
+
+    @property
+    def lock_text(self) -> str:
+        """What the lock file holds as long as this is the one writer."""
+        return "" if self._lock is None else self._lock.text
 
     def _take_up(self) -> None:
         """Take over what shards have done, and make the coarse levels that lack."""
@@ -227,6 +241,8 @@ class LabelWriter:
         try:
             labels = np.asarray(self.levels[0][y0:y1, x0:x1], dtype=np.uint8)
             self._put(tile, labels, first=1)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
         return labels
@@ -248,18 +264,20 @@ class LabelWriter:
         """
         try:
             self._put(tile, labels, first=0)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
 
     def _put(self, tile: Tile, labels: NDArray[np.uint8], first: int) -> None:
+        if self._lock is not None:
+            self._lock.check()
         write_levels(self.levels, tile.box, labels, first)
         self._mark([tile.index], FINEST)
         self._waiting.append(tile.index)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
         self.done[tile.index] = True
-        if self._lock is not None:
-            self._lock.touch()
 
     def flush(self) -> None:
         """Write the coarse levels.
@@ -267,8 +285,11 @@ class LabelWriter:
         Raises
         ------
         OSError
-            If the disk refuses; the next run makes them anew.
+            If the disk refuses, or another process has taken over (`OutputError`); the
+            next run makes them anew.
         """
+        if self._lock is not None:
+            self._lock.check()
         for level in self.levels:
             if isinstance(level, CoarseLevel):
                 level.flush()
@@ -289,6 +310,8 @@ class LabelWriter:
         try:
             if self._waiting:
                 self.flush()
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(_refused(self.path, error)) from error
         finally:
@@ -327,16 +350,6 @@ def write_levels(
         level[y0:y1, x0:x1] = labels
 
 
-def _move(source: Path, target: Path) -> None:
-    """Rename a folder; `FileExistsError` where the target is there meanwhile."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise FileExistsError(str(target)) from error
-        raise
-
-
 def open_levels(path: Path) -> list[zarr.Array[Any]]:
     """Open the levels of a label pyramid for reading and writing, finest first."""
     names = sorted(int(p.name) for p in path.iterdir() if p.name.isdigit())
@@ -348,51 +361,3 @@ def _refused(path: Path, error: OSError) -> str:
         f"{path} cannot be written: {error.strerror or error}. What is finished is "
         "kept; free the disk or choose another output, and run again."
     )
-
-
-def _refuse_image(path: Path, image: Path | None) -> None:
-    """Never write into, over or around the image that is read."""
-    if image is None:
-        return
-    out, source = path.resolve(), Path(image).resolve()
-    if out == source or out in source.parents or source in out.parents:
-        raise OutputError(
-            f"The output {path} and the image {image} lie inside each other; choose "
-            "another output."
-        )
-
-
-def _remove(path: Path) -> None:
-    """Remove a prediction or a single Zarr image, never anything else."""
-    if not os.path.lexists(path):
-        return
-    if path.is_symlink() or not path.is_dir() or not _is_single_store(path):
-        raise OutputError(
-            f"{path} is not a single Zarr image, so it is not overwritten; remove it "
-            "yourself or choose another output."
-        )
-    check_free(path / PRIVATE / "lock", path)
-    # Moved first: a kill while removing must not leave half a store at the path.
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    shutil.rmtree(aside)
-
-
-def _is_single_store(path: Path) -> bool:
-    """Whether a folder is our store, or a Zarr image that holds no other group."""
-    if read_record(path) is not None:
-        return True
-    if not any((path / name).is_file() for name in ZARR_MARKERS):
-        return False
-    return not any(_is_group(child) for child in path.iterdir())
-
-
-def _is_group(path: Path) -> bool:
-    if (path / ".zgroup").is_file():
-        return True
-    try:
-        metadata = json.loads((path / "zarr.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    return bool(metadata.get("node_type") == "group")
