@@ -1,7 +1,7 @@
 """One of several independent runs that write into one prediction, without a scheduler.
 
-A shard writes the finest level of its own tiles, and says in a file of its own which of
-them are done. Who finishes last, or the next plain run, makes the coarse levels and
+A shard writes the finest levels of its own tiles, and says in a file of its own which
+of them are done. Who finishes last, or the next plain run, makes the coarse levels and
 puts all marks into one file. So no two processes ever change the same file.
 """
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from ..lock import OutputLock, check_free
 from .record import PRIVATE
+from .store import write_finest
 
 if TYPE_CHECKING:
-    from .tiles import Tile
+    from .filled import FilledTile
     from .writer import LabelWriter
 
 DONE = "done-"
@@ -68,6 +69,7 @@ class ShardWriter:
 
     def __init__(self, writer: LabelWriter, shard: tuple[int, int]) -> None:
         self._writer = writer
+        self._finest = {name: i.levels[0] for name, i in writer.images.items()}
         self._name = f"{shard[0]}-of-{shard[1]}"
         self._lock: OutputLock | None = None
         private = writer.path / PRIVATE
@@ -92,13 +94,12 @@ class ShardWriter:
         except OSError as error:
             raise OutputError(self._writer.refused(error)) from error
 
-    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
-        """Write a tile's labels at the finest level, then mark it."""
-        y0, x0, y1, x1 = tile.box
+    def write(self, filled: FilledTile) -> None:
+        """Write a tile at the finest levels, then mark it."""
         try:
-            self._writer.levels[0][y0:y1, x0:x1] = labels
+            write_finest(self._finest, filled)
             with open(self._marks, "r+b", buffering=0) as file:
-                file.seek(tile.index)
+                file.seek(filled.tile.index)
                 file.write(b"\x01")
         except OSError as error:
             raise OutputError(self._writer.refused(error)) from error
