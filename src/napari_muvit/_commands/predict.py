@@ -22,6 +22,8 @@ from .shared import (
 if TYPE_CHECKING:
     import argparse
 
+    from ..core.prediction_config import OutputName
+
 
 def add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="segment whole slides")
@@ -42,6 +44,14 @@ def add_predict(commands: Commands) -> None:
     add(
         "--context", default="auto", choices=("auto", "shared", "own"),
         help="coarse levels once for many crops, or anew around each",
+    )  # fmt: skip
+    add(
+        "--probabilities", action="store_true",
+        help="write each class's probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--confidence", action="store_true",
+        help="write the largest probability, too (0 to 255)",
     )  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes here")
     add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
@@ -71,6 +81,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
         overwrite=arguments.overwrite,
+        outputs=_outputs(arguments),
     )
     images = [open_image(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
@@ -86,6 +97,12 @@ def run_predict(arguments: argparse.Namespace) -> int:
         if arguments.json:
             say(as_json(results))
     return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
+
+
+def _outputs(arguments: argparse.Namespace) -> tuple[OutputName, ...]:
+    from ..core.prediction_config import OUTPUTS
+
+    return tuple(name for name in OUTPUTS if getattr(arguments, name))
 
 
 def _region(text: str | None) -> tuple[float, float, float, float] | None:

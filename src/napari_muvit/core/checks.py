@@ -96,6 +96,8 @@ def _wording(kind: Any) -> str:
     if kind is type(None):
         return "null"
     if typing.get_origin(kind) is tuple:
+        if typing.get_origin(parts[0]) is Literal:
+            return f"a list of {' or '.join(typing.get_args(parts[0]))}"
         inner = "texts" if parts[0] is str else "numbers"
         return f"a list of {inner}"
     return _KINDS[kind][1]

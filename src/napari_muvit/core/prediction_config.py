@@ -8,6 +8,10 @@ from typing import Literal
 
 from .checks import JsonConfig, require, whole
 
+OutputName = Literal["probabilities", "confidence"]
+OUTPUTS: tuple[OutputName, ...] = ("probabilities", "confidence")
+"""What can be written beside the labels."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionConfig(JsonConfig):
@@ -40,6 +44,9 @@ class PredictionConfig(JsonConfig):
     """Address of a dask.distributed cluster whose workers are to do it."""
     shard: tuple[int, int] | None = None
     """(i, n): do the i-th of n parts (0 is the first), without the others."""
+    outputs: tuple[OutputName, ...] = ()
+    """What is written beside the labels, uint8: ``probabilities`` of each class, and
+    ``confidence``, the largest of them."""
 
     def __post_init__(self) -> None:
         self.check_types()
@@ -61,6 +68,11 @@ class PredictionConfig(JsonConfig):
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",
             "overlap",
+        )
+        require(
+            len(set(self.outputs)) == len(self.outputs),
+            f"outputs is {self.outputs}; each is written once, so name it once.",
+            "outputs",
         )
         whole(self.batch_size, 1, "batch_size")
         whole(self.tile_size, 64, "tile_size")

@@ -20,11 +20,12 @@ from ..data.pyramid import Pyramid
 from ..errors import ConfigError, PyramidError
 from ..geometry import NestedCrop
 from ..model.shared_context import SharedContext, compute_context, segment_within
-from .canvases import Canvases, FilledTile
+from .canvases import Canvases
 from .checks import PixelBox
 from .context_cache import ContextCache
 from .execution import HeapTrimmer, StopCheck, prepared
-from .output import Output, Written
+from .filled import FilledTile
+from .output import Output
 from .plan import PredictionPlan
 from .reader import Batch, BatchReader, ContextError, Unreadable
 from .schedule import Schedule
@@ -103,13 +104,13 @@ class Engine:
         self._released = False
         self._contexts: ContextCache | None = None
 
-    def __iter__(self) -> Iterator[Written]:
+    def __iter__(self) -> Iterator[FilledTile]:
         """Do the work.
 
         Yields
         ------
-        tuple of Tile and ndarray
-            A tile and its labels in output pixels, written already.
+        FilledTile
+            A tile in output pixels, written already.
 
         Raises
         ------
@@ -126,8 +127,9 @@ class Engine:
                 prepared(work.model, work.device, work.config, self._stop)
             )
             canvases = Canvases(
-                work.plan, self._wanted, work.model_config.num_classes, work.device
-            )
+                work.plan, self._wanted, work.model_config.num_classes, work.device,
+                outputs=work.config.outputs,
+            )  # fmt: skip
             stack.callback(canvases.close)
             output = Output(self._writer, self._stop.check)
             stack.callback(output.close)
@@ -142,7 +144,7 @@ class Engine:
 
     def _tiles(
         self, reader: BatchReader, canvases: Canvases, output: Output
-    ) -> Iterator[Written]:
+    ) -> Iterator[FilledTile]:
         trim = HeapTrimmer()
         while (batch := self._next_batch(reader)) is not None:
             if isinstance(batch, Unreadable):

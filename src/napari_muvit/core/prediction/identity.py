@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,11 +44,13 @@ def describe_run(
     overlap: float,
     precision: str,
     model_name: str,
+    outputs: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return what is stored beside a prediction, in plain JSON types.
 
     ``identity`` holds one hash each of what decides the pixels; the region and the
-    device do not. The rest is for people and for later steps.
+    device do not, nor does what is written beside the labels (``outputs``). The rest is
+    for people and for later steps.
     """
     settings = {
         "blending": "gaussian" if overlap else "none",
@@ -75,6 +78,7 @@ def describe_run(
             "unit": pyramid.unit,
         },
         "settings": settings,
+        "outputs": sorted(outputs),
         "normalisation": normalisation.to_dict(),
         "class_names": list(config.names),
         "class_colors": list(config.colors),

@@ -26,14 +26,15 @@ from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .engine import Engine, Work
 from .execution import StopCheck, settled_precision
+from .filled import FilledTile
 from .identity import describe_run
-from .output import Written
+from .levels import Level
 from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
 from .workers import Workers
-from .writer import LabelWriter, Level
+from .writer import LabelWriter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +54,10 @@ class PredictedTile:
     """Finished tiles of those asked for, earlier runs included."""
     total: int
     """Tiles that were asked for."""
+    probabilities: NDArray[np.uint8] | None = None
+    """(K, h, w) uint8, 255 times each class's probability; None: not asked for."""
+    confidence: NDArray[np.uint8] | None = None
+    """(h, w) uint8, the largest probability; None: not asked for."""
 
 
 class PredictionRun:
@@ -168,6 +173,7 @@ class PredictionRun:
                 self.config.overlap,
                 self.precision,
                 model_name,
+                self.config.outputs,
             )
         writer = LabelWriter(
             out,
@@ -187,7 +193,7 @@ class PredictionRun:
 
     @property
     def levels(self) -> list[Level] | None:
-        """The output's arrays, finest first; None for a preview.
+        """The arrays of the labels, finest first; None for a preview.
 
         The finest one is on disk, the others hold the newest pixels in memory.
         """
@@ -269,7 +275,7 @@ class PredictionRun:
             yield self._finish(written)
         self._first_error = str(engine.first_error)
 
-    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
+    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[FilledTile]:
         """Send blocks to other processes; take over what they have written."""
         if self._workers is None or self._writer is None:  # pragma: no cover
             raise ConfigError("There is nobody to work.", "workers")
@@ -277,8 +283,7 @@ class PredictionRun:
             work, schedule, self._stop, self._writer.lock_text
         ):
             for index in result.tiles:
-                tile = self.plan.tile(index)
-                yield tile, self._writer.adopt(tile)
+                yield self._writer.adopt(self.plan.tile(index))
             if result.failed:
                 self._first_error = self._first_error or result.error
                 self.failed.extend(result.failed)
@@ -300,8 +305,8 @@ class PredictionRun:
             should_stop=self._stop.asked,
         )
 
-    def _finish(self, written: Written) -> PredictedTile:
-        tile, labels = written
+    def _finish(self, written: FilledTile) -> PredictedTile:
+        tile, labels = written.tile, written.labels
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
@@ -312,7 +317,10 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
+        return PredictedTile(
+            tile.index, tile.box, labels, self._done, self._total,
+            written.probabilities, written.confidence,
+        )  # fmt: skip
 
     def _report(self, message: str = "") -> None:
         self._on_progress(
