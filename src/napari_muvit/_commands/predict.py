@@ -29,7 +29,10 @@ def add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="segment whole slides")
     add = predict.add_argument
     add("images", nargs="+", metavar="IMAGE")
-    add("--model", type=Path, required=True, help="model folder")
+    add(
+        "--model", type=Path, required=True, action="append", dest="models",
+        help="model folder; given several times, the models' answers are averaged",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
     add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
@@ -52,6 +55,15 @@ def add_predict(commands: Commands) -> None:
     add(
         "--confidence", action="store_true",
         help="write the largest probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--average", default="none", choices=("none", "flips", "all"),
+        help="over mirrored crops (4 passes), turned ones too (8)",
+    )  # fmt: skip
+    add(
+        "--placement", default="inside", choices=("inside", "centred", "averaged"),
+        help="of coarser crops around each fine one: pushed into the slide, never "
+        "pushed, or over five places inside (5 passes)",
     )  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes here")
     add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
@@ -77,6 +89,8 @@ def run_predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         context=arguments.context,
+        average=arguments.average,
+        placement=arguments.placement,
         workers=arguments.workers,
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
@@ -85,11 +99,11 @@ def run_predict(arguments: argparse.Namespace) -> int:
     )
     images = [open_image(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
-    model = load_model(arguments.model)
+    models = [load_model(folder) for folder in arguments.models]
     results: list[dict[str, Any]] = []
     try:
         for image, out in zip(images, outputs, strict=True):
-            results.append(_predict_one(image, out, model, config, arguments))
+            results.append(_predict_one(image, out, models, config, arguments))
             if results[-1]["stopped"]:
                 break
     finally:
@@ -144,15 +158,14 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _predict_one(
-    image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
+    image: Any, out: Path, models: list[Any], config: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     from ..core.prediction.blocks import count_work
     from ..core.prediction.entry import predict
     from ..core.prediction.plan import plan_prediction
 
     if arguments.dry_run:
-        view = image.viewed_at(model.config.pixel_size)
-        plan = plan_prediction(view, model.config, config)
+        plan = plan_prediction(image, [model.config for model in models], config)
         tiles, crops, contexts = count_work(plan, config.shard)
         if not arguments.json:
             shared = f" that share {contexts} contexts" if contexts else ""
@@ -164,6 +177,7 @@ def _predict_one(
             "tiles": tiles,
             "crops": crops,
             "contexts": contexts,
+            "passes": len(plan.views),
             "notes": list(plan.notes),
             "stopped": False,
         }
@@ -171,7 +185,7 @@ def _predict_one(
         # Workers load it themselves.
         several = config.workers > 1 or config.scheduler is not None
         run = predict(
-            image, arguments.model if several else model, config, out=out,
+            image, arguments.models if several else models, config, out=out,
             on_progress=console, should_stop=should_stop,
             cache=cache_settings(arguments),
         )  # fmt: skip

@@ -11,6 +11,8 @@ from .checks import JsonConfig, require, whole
 OutputName = Literal["probabilities", "confidence"]
 OUTPUTS: tuple[OutputName, ...] = ("probabilities", "confidence")
 """What can be written beside the labels."""
+Average = Literal["none", "flips", "all"]
+Placement = Literal["inside", "centred", "averaged"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,14 @@ class PredictionConfig(JsonConfig):
     """shared: coarse levels are computed once for all crops inside them (models with
     coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
     of its own. auto: shared where the model can."""
+    average: Average = "none"
+    """flips: each crop is mirrored in the 4 ways of a rectangle, and the logits are
+    averaged; all: in the 8 ways of a square, turned ones among them."""
+    placement: Placement = "inside"
+    """Where coarser crops of their own lie. inside: in the middle around the fine crop,
+    pushed into the slide. centred: in the middle always; beyond the slide is padding.
+    averaged: logits of five places inside the slide are averaged. Anything but inside
+    gives each crop coarser ones of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     overwrite: bool = False
@@ -73,6 +83,12 @@ class PredictionConfig(JsonConfig):
             len(set(self.outputs)) == len(self.outputs),
             f"outputs is {self.outputs}; each is written once, so name it once.",
             "outputs",
+        )
+        require(
+            self.context != "shared" or self.placement == "inside",
+            f"context is shared, so coarser crops lie on a grid of the slide, but "
+            f"placement is {self.placement}; choose context own, or placement inside.",
+            "placement",
         )
         whole(self.batch_size, 1, "batch_size")
         whole(self.tile_size, 64, "tile_size")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig, PredictionConfig
+from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
@@ -25,6 +25,7 @@ from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .engine import Engine, Work
+from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
 from .filled import FilledTile
 from .identity import describe_run
@@ -91,29 +92,30 @@ class PredictionRun:
     def __init__(
         self,
         pyramid: Pyramid,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         config: PredictionConfig,
         out: Path | None,
         model_name: str,
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
-        model_folder: Path | None = None,
+        model_folders: Sequence[Path | None] = (),
     ) -> None:
-        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
+        if config.context == "auto" and not all(
+            isinstance(model, MuViTSegmenter) for model in models
+        ):
             # Another network with such a configuration: nothing is known of its parts.
             config = dataclasses.replace(config, context="own")
         self.config = config
         self.out = out
         self.stopped = False
-        self._model = model
-        self._model_config = _config_of(model)
+        self._models = tuple(models)
+        configs = [config_of(model) for model in models]
+        self._model_config = same_input(configs)
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
-        self.plan: PredictionPlan = plan_prediction(
-            self._pyramid, self._model_config, config
-        )
+        self.plan: PredictionPlan = plan_prediction(self._pyramid, configs, config)
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
@@ -122,7 +124,7 @@ class PredictionRun:
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folder, out)
+        self._workers = Workers.of(config, model_folders, out)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -167,10 +169,9 @@ class PredictionRun:
             record = describe_run(
                 self.plan,
                 self._pyramid,
-                self._model,
-                self._model_config,
+                self._models,
                 self.normalisation,
-                self.config.overlap,
+                self.config,
                 self.precision,
                 model_name,
                 self.config.outputs,
@@ -260,7 +261,7 @@ class PredictionRun:
 
     def _predicted(self) -> Iterator[PredictedTile]:
         work = Work(
-            self._with_coarse_levels(), self._model, self._model_config,
+            self._with_coarse_levels(), self._models, self._model_config,
             self.normalisation, self.plan, self.config, self._device, self.precision,
         )  # fmt: skip
         if isinstance(self._schedule, BlockSchedule):
@@ -332,14 +333,3 @@ class PredictionRun:
                 message=message,
             )
         )
-
-
-def _config_of(model: nn.Module) -> ModelConfig:
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
-            "known what it reads; build it with build_model or load_model.",
-            "model",
-        )
-    return config

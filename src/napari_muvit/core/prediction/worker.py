@@ -45,9 +45,10 @@ class BlockJob:
 
     pyramid: Pyramid
     """The slide, viewed at the model's pixel size, with the coarse levels it needs."""
-    model: str
-    """Folder of the model."""
-    model_hash: str
+    models: tuple[str, ...]
+    """Folders of the models."""
+    hashes: tuple[str, ...]
+    """Of each of them."""
     normalisation: SlideNormalisation
     config: PredictionConfig
     out: str
@@ -106,9 +107,10 @@ def run_block(job: BlockJob) -> BlockResult:
     """
     from ..errors import Cancelled
 
-    model = _model(job.model, job.model_hash)
+    models = _models(job.models, job.hashes)
+    configs = [model.config for model in models]
     device = resolve_device(job.config.device)
-    plan = plan_prediction(job.pyramid, model.config, job.config)
+    plan = plan_prediction(job.pyramid, configs, job.config)
     wanted = np.zeros(plan.num_tiles, dtype=bool)
     wanted[list(job.tiles)] = True
     private = Path(job.out) / PRIVATE
@@ -118,7 +120,7 @@ def run_block(job: BlockJob) -> BlockResult:
         return (private / STOP).exists() or not holds(private / LOCK, job.lock)
 
     work = Work(
-        job.pyramid, model, model.config, job.normalisation, plan, job.config, device,
+        job.pyramid, models, configs[0], job.normalisation, plan, job.config, device,
         settled_precision(job.config.precision, device),
     )  # fmt: skip
     engine = Engine(
@@ -137,8 +139,14 @@ def run_block(job: BlockJob) -> BlockResult:
 
 
 @lru_cache(maxsize=2)
+def _models(
+    folders: tuple[str, ...], hashes: tuple[str, ...]
+) -> tuple[MuViTSegmenter, ...]:
+    """Load the models of a prediction once a process."""
+    return tuple(map(_model, folders, hashes))
+
+
 def _model(folder: str, wanted: str) -> MuViTSegmenter:
-    """Load a model once a process."""
     from ..model.checkpoint import load_model
     from ..model.segmenter import MuViTSegmenter
 
