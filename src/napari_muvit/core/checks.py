@@ -96,7 +96,8 @@ def _wording(kind: Any) -> str:
     if kind is type(None):
         return "null"
     if typing.get_origin(kind) is tuple:
-        inner = "texts" if parts[0] is str else "numbers"
+        nested = typing.get_origin(parts[0]) is tuple
+        inner = "texts" if parts[0] is str else "lists" if nested else "numbers"
         return f"a list of {inner}"
     return _KINDS[kind][1]
 

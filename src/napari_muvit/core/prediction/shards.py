@@ -112,8 +112,7 @@ class ShardWriter:
         # First: of two that end at the same time, the later one finds no lock.
         self._lock.release()
         self._lock = None
-        marked = self._writer.marked()
-        if marked.all():
+        if self._writer.all_marked():
             # Another shard may be at it, or still be at work.
             with contextlib.suppress(OutputError):
                 self._writer.begin()

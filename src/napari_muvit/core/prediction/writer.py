@@ -165,7 +165,7 @@ class LabelWriter:
     def complete(self, wanted: NDArray[np.bool_]) -> None:
         """Make the coarse levels of finished tiles that a kill has cost."""
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
-        if (flags[wanted] != ALL).any() and self.marked().all():
+        if (flags[wanted] != ALL).any() and self.all_marked():
             self.begin()
             self.close()
 
@@ -173,6 +173,10 @@ class LabelWriter:
         """One flag a tile, as it is on disk now: whether somebody has done it."""
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
         return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
+
+    def all_marked(self) -> bool:
+        """Whether somebody has done each tile that is asked for, shards together."""
+        return bool(self.marked()[self.plan.indices()].all())
 
     def refused(self, error: OSError) -> str:
         """Return what to say when the disk refuses."""
