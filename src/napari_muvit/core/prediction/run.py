@@ -18,6 +18,7 @@ from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
+from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
 from ..model.segmenter import MuViTSegmenter
@@ -110,15 +111,14 @@ class PredictionRun:
         self.out = out
         self.stopped = False
         self._models = tuple(models)
-        configs = [config_of(model) for model in models]
-        self._model_config = same_input(configs)
+        self._model_config = same_input([config_of(model) for model in models])
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
-        self.plan: PredictionPlan = plan_prediction(self._pyramid, configs, config)
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
+        self.plan: PredictionPlan = self._planned()
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
@@ -148,6 +148,15 @@ class PredictionRun:
         self._first_error = ""
         self._active = False
         self._warned = False
+
+    def _planned(self) -> PredictionPlan:
+        pyramid = self._pyramid
+        if self.config.tissue and not cheap_to_look_at(pyramid):
+            # A look at all of it: then the levels that crops need come with it.
+            pyramid = self._with_coarse_levels()
+        configs = [config_of(model) for model in self._models]
+        with readable(pyramid):
+            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
 
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
@@ -301,7 +310,8 @@ class PredictionRun:
             self._model_config.scale_factors,
             cache=self._cache,
             # A look at a region must not wait for a pass over the whole slide.
-            build=self.config.region is None,
+            build=self.config.tissue
+            or not (self.config.region or self.config.outlines),
             on_progress=self._on_progress,
             should_stop=self._stop.asked,
         )

@@ -82,8 +82,7 @@ class ShardWriter:
             return
         # First: of two that end at the same time, the later one finds no lock.
         self._let_go()
-        asked = self._writer.plan.indices()
-        while self._writer.marked()[asked].all():
+        while self._writer.all_marked():
             try:
                 self._writer.begin()
                 return self._writer.close()

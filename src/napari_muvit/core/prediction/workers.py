@@ -103,8 +103,10 @@ class Workers:
             1, (os.cpu_count() or 1) // self.crew.size
         )
         config = dataclasses.replace(
-            work.config, workers=1, scheduler=None, region=None, num_threads=threads
-        )
+            work.config, workers=1, scheduler=None, num_threads=threads,
+            # A worker is told its tiles.
+            region=None, outlines=(), tissue=False,
+        )  # fmt: skip
         while (tiles := schedule.next()) is not None:
             yield BlockJob(
                 work.pyramid, folders, hashes, work.normalisation, config,

@@ -152,6 +152,10 @@ class LabelWriter:
         flags = read_marks(self.path)
         return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
 
+    def all_marked(self) -> bool:
+        """Whether somebody has done each tile that is asked for, shards together."""
+        return bool(self.marked()[self.plan.indices()].all())
+
     def refused(self, error: OSError) -> str:
         """Return what to say when the disk refuses."""
         return refused(self.path, error)
