@@ -227,7 +227,11 @@ def _interleave(
 
 
 def plan_prediction(
-    pyramid: Pyramid, model_config: ModelConfig, config: PredictionConfig
+    pyramid: Pyramid,
+    model_config: ModelConfig,
+    config: PredictionConfig,
+    *,
+    shifted: bool = False,
 ) -> PredictionPlan:
     """Find out what predicting a slide will do.
 
@@ -239,6 +243,9 @@ def plan_prediction(
         What the model reads.
     config
         What the user asked for.
+    shifted
+        Crops and contexts on grids that lie half a step away: another way to tile the
+        same slide, for comparison.
 
     Raises
     ------
@@ -250,16 +257,21 @@ def plan_prediction(
     rows, columns = pyramid.shape
     crop = model_config.crop_size
     level = pyramid.levels[0]
+    axes = _axes(pyramid.extent, crop, config.overlap)
+    contexts = _contexts(pyramid.extent, model_config, config)
+    if shifted:
+        axes = (axes[0].shifted(), axes[1].shifted())
+        contexts = contexts and dataclasses.replace(contexts, shift=True)
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
         crop_size=crop,
-        axes=_axes(pyramid.extent, crop, config.overlap),
+        axes=axes,
         scale_factors=model_config.scale_factors,
         zoom=_pair(level.scale),
         offset=_pair(level.offset),
         extent=pyramid.extent,
-        contexts=_contexts(pyramid.extent, model_config, config),
+        contexts=contexts,
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
         notes=find_notes(pyramid, model_config),
