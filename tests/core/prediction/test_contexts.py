@@ -47,7 +47,9 @@ def test_a_crop_lies_inside_its_context(
     fine = place_fine(where, (crop, crop), extent)
     index = grid.index_of(fine.centre)
     assert 0 <= index < grid.count
-    assert grid.cell(index).contains(Box(fine.centre, tuple(v + 1e-9 for v in fine.centre)))
+    assert grid.cell(index).contains(
+        Box(fine.centre, tuple(v + 1e-9 for v in fine.centre))
+    )
     boxes = grid.boxes(index)
     assert len(boxes) == len(factors) - 1
     inside = fine.intersection(extent)

@@ -60,7 +60,9 @@ class ContextGrid:
         row, column = (
             min(
                 max(
-                    math.floor((p - low) / size * self._steps(axis) + self._shift(axis)),
+                    math.floor(
+                        (p - low) / size * self._steps(axis) + self._shift(axis)
+                    ),
                     0,
                 ),
                 self._count(axis) - 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,25 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig, PredictionConfig
+from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
-from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .engine import Engine, Work
-from .execution import StopCheck, settled_precision
+from .execution import StopCheck, config_of, settled_precision
 from .identity import describe_run
 from .output import Written
 from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
+from .standalone import settled_context
 from .workers import Workers
 from .writer import LabelWriter, Level
 
@@ -95,14 +94,11 @@ class PredictionRun:
         cache: CacheSettings | None = None,
         model_folder: Path | None = None,
     ) -> None:
-        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
-            # Another network with such a configuration: nothing is known of its parts.
-            config = dataclasses.replace(config, context="own")
-        self.config = config
+        self.config = config = settled_context(config, model)
         self.out = out
         self.stopped = False
         self._model = model
-        self._model_config = _config_of(model)
+        self._model_config = config_of(model)
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
@@ -322,14 +318,3 @@ class PredictionRun:
                 message=message,
             )
         )
-
-
-def _config_of(model: nn.Module) -> ModelConfig:
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
-            "known what it reads; build it with build_model or load_model.",
-            "model",
-        )
-    return config

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from ..data.crops import estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..model.device import resolve_device
+from ..model.segmenter import MuViTSegmenter
 from ..progress import ProgressFn, StopFn, ignore_progress, never_stop
 from .engine import Work
-from .execution import settled_precision
+from .execution import config_of, settled_precision
 from .plan import plan_prediction
 from .reader import readable
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..config import PredictionConfig
     from ..data.cache_settings import CacheSettings
     from ..data.pyramid import Pyramid
-    from ..model.segmenter import MuViTSegmenter
 
 
 def prepare_work(
     pyramid: Pyramid,
-    model: MuViTSegmenter,
+    model: nn.Module,
     config: PredictionConfig,
     *,
     cache: CacheSettings | None = None,
@@ -43,16 +46,26 @@ def prepare_work(
     MuvitError
         As `predict` does.
     """
-    view = pyramid.viewed_at(model.config.pixel_size)
-    plan = plan_prediction(view, model.config, config)
+    model_config = config_of(model)
+    config = settled_context(config, model)
+    view = pyramid.viewed_at(model_config.pixel_size)
+    plan = plan_prediction(view, model_config, config)
     device = resolve_device(config.device)
     with readable(view):
-        normalisation = estimate_normalisation(view, model.config.normalisation)
+        normalisation = estimate_normalisation(view, model_config.normalisation)
     view = with_coarse_levels(
-        view, model.config.scale_factors, cache=cache, build=config.region is None,
+        view, model_config.scale_factors, cache=cache, build=config.region is None,
         on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     return Work(
-        view, model, model.config, normalisation, plan, config, device,
+        view, model, model_config, normalisation, plan, config, device,
         settled_precision(config.precision, device),
     )  # fmt: skip
+
+
+def settled_context(config: PredictionConfig, model: nn.Module) -> PredictionConfig:
+    """Return the configuration with a context that the model can have."""
+    if config.context == "auto" and not isinstance(model, MuViTSegmenter):
+        # Another network with such a configuration: nothing is known of its parts.
+        return dataclasses.replace(config, context="own")
+    return config
