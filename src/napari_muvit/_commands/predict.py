@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._console import Console, interruptible, say
-from ..core.errors import ConfigError, OutputError
+from ..core.errors import Cancelled, ConfigError, OutputError
+from .seams import score_prediction
 from .shared import (
     EXIT_STOPPED,
     Commands,
@@ -71,6 +72,10 @@ def add_predict(commands: Commands) -> None:
         "--shard", metavar="I/N",
         help="do the I-th of N parts (from 0), as a job array does",
     )  # fmt: skip
+    add(
+        "--seams", action="store_true",
+        help="at the end: whether borders of crops show, from a few tiles",
+    )  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at the output")
     add("--dry-run", action="store_true", help="say what would be done")
     add("--json", action="store_true", help="print the result as JSON")
@@ -97,6 +102,12 @@ def run_predict(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         outputs=_outputs(arguments),
     )
+    if arguments.seams and config.shard is not None:
+        raise ConfigError(
+            "--seams needs a finished prediction, and a part is none; run `evaluate "
+            "--seams` at the end.",
+            "shard",
+        )
     images = [open_image(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
     models = [load_model(folder) for folder in arguments.models]
@@ -195,6 +206,24 @@ def _predict_one(
         state = "Already complete"
     if not arguments.json:
         say(f"{state}: {out} ({tiles} tiles)")
-    return {
+    result = {
         "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
     }  # fmt: skip
+    if arguments.seams and not run.stopped:
+        _add_seams(result, run, image, models, arguments)
+    return result
+
+
+def _add_seams(
+    result: dict[str, Any], run: Any, image: Any, models: Any,
+    arguments: argparse.Namespace,
+) -> None:  # fmt: skip
+    from ..core.prediction.seam_result import seam_line
+
+    try:
+        result["seams"] = score_prediction(run, image, models, arguments)
+    except Cancelled:
+        result["stopped"] = True
+        return
+    if not arguments.json:
+        say(seam_line(result["seams"]))

@@ -262,6 +262,8 @@ def plan_prediction(
     model_config: ModelConfig | Sequence[ModelConfig],
     config: PredictionConfig,
     should_stop: StopFn = never_stop,
+    *,
+    shifted: bool = False,
 ) -> PredictionPlan:
     """Find out what predicting a slide will do.
 
@@ -275,6 +277,9 @@ def plan_prediction(
         What the user asked for.
     should_stop
         Asked while a slide without coarse levels is looked at for tissue.
+    shifted
+        Crops and contexts on grids that lie half a step away: another way to tile the
+        same slide, for comparison.
 
     Raises
     ------
@@ -297,11 +302,15 @@ def plan_prediction(
     rows, columns = pyramid.shape
     crop = model_config.crop_size
     level = pyramid.levels[0]
+    axes = _axes(pyramid.extent, crop, config.overlap)
+    if shifted:
+        axes = (axes[0].shifted(), axes[1].shifted())
+        contexts = contexts and dataclasses.replace(contexts, shift=True)
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
         crop_size=crop,
-        axes=_axes(pyramid.extent, crop, config.overlap),
+        axes=axes,
         scale_factors=model_config.scale_factors,
         zoom=_pair(level.scale),
         offset=_pair(level.offset),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from ..data.pyramid import Pyramid
 from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
-from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
@@ -35,6 +33,7 @@ from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
+from .standalone import settled_context
 from .workers import Workers
 from .writer import LabelWriter
 
@@ -102,12 +101,7 @@ class PredictionRun:
         cache: CacheSettings | None = None,
         model_folders: Sequence[Path | None] = (),
     ) -> None:
-        if config.context == "auto" and not all(
-            isinstance(model, MuViTSegmenter) for model in models
-        ):
-            # Another network with such a configuration: nothing is known of its parts.
-            config = dataclasses.replace(config, context="own")
-        self.config = config
+        self.config = config = settled_context(config, models)
         self.out = out
         self.stopped = False
         self._models = tuple(models)
