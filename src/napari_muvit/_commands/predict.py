@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,10 @@ def _predict_one(
             on_progress=console, should_stop=should_stop,
             cache=cache_settings(arguments),
         )  # fmt: skip
+        if config.scheduler is not None:
+            # What is wrong with a cluster is said once, in one line.
+            for name in ("distributed", "distributed.client"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         tiles = sum(1 for _ in run)
     state = "Stopped; run again to continue" if run.stopped else "Written"
     if run.finished_before:

@@ -84,6 +84,12 @@ class PredictionConfig(JsonConfig):
             "workers",
         )
         require(
+            not (self.overwrite and self.shard is not None),
+            "shard and overwrite exclude each other: each part would remove what the "
+            "others have written. Remove the output first.",
+            "overwrite",
+        )
+        require(
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",
             "overlap",
