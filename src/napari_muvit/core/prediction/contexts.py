@@ -1,8 +1,8 @@
 """Where the coarser crops lie that many fine crops share; torch-free.
 
-They lie on a grid that is fixed to the slide, at most half a crop apart, so that every
-fine crop has one whose middle it lies near, wherever the slide is large enough. A
-pixel's context is then the same whatever region is asked for.
+They lie on a grid that is fixed to the slide, as far apart as every fine crop still
+lies inside one. It lies anywhere in there, as it does in training. A pixel's context is
+the same whatever region is asked for.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ class ContextGrid:
         """Largest distance of two neighbours, world pixels; below 1: no grid."""
         # A fine crop around any place half a stride away must still lie inside, after
         # the coarse one has moved onto the pixels of its level.
-        room = self.edge - self.crop_size - 2 * self.scale_factors[1]
-        return min(self.edge / 2, room)
+        return self.edge - self.crop_size - 2 * self.scale_factors[1]
 
     def _steps(self, axis: int) -> int:
         return max(1, math.ceil(self.extent.shape[axis] / self.stride))

@@ -356,10 +356,10 @@ def _contexts(
     if config.context == "shared":
         raise ConfigError(
             f"{'This model' if len(models) == 1 else 'One of the models'} cannot share "
-            "context between crops: its coarse levels see the "
-            "fine crop (coarse_to_fine attention, the pyramid decoder and true boxes "
-            "are needed), or its second scale factor is too small. Leave context at "
-            "auto.",
+            "context between crops: its coarse levels see the fine crop "
+            "(coarse_to_fine or within_level attention, the pyramid or UNETR decoder "
+            "and true boxes are needed), or its second scale factor is too small. "
+            "Leave context at auto.",
             "context",
         )
     return None
