@@ -65,7 +65,8 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     model
         Its configuration ``shares_context``; in evaluation mode.
     x
-        (B, M, C, *spatial) normalised pixels of the coarser levels, finest first.
+        (B, M, C, *spatial) normalised pixels of the coarser levels, finest first; or
+        of the coarsest ones of them alone, which depend on no other.
     bboxes
         (B, M, 2, N) their world boxes.
 
@@ -78,7 +79,7 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     encoder, config = model.encoder, model.config
     grid = grid_of(x, config.patch)
     local = relative_to_origin(bboxes, "coarse_to_fine")
-    tokens = _embedded(encoder, x, first=1)
+    tokens = _embedded(encoder, x, first=len(config.scale_factors) - x.shape[1])
     positions = patch_positions(local, grid, config.rotary_position).flatten(1, 2)
     count = tokens.shape[1] // x.shape[1]
     reach = reach_of_levels("coarse_to_fine", [count] * x.shape[1])
@@ -151,14 +152,15 @@ def _decode_coarse(
     logits: list[Tensor] = []
     context: Context | None = None
     features: Tensor | None = None
-    for level in reversed(range(1, len(decoder.levels))):
-        features, scores = _levels(decoder)[level](
-            x[:, level - 1], maps[:, level - 1], context
+    first = len(decoder.levels) - x.shape[1]
+    for place in reversed(range(x.shape[1] if first > 0 else 0)):
+        features, scores = _levels(decoder)[first + place](
+            x[:, place], maps[:, place], context
         )
         if scores is not None:
             logits.insert(0, scores)
-        if decoder.context_skip and level > 1:
-            context = context_of(features, local[:, level - 1], local[:, level - 2])
+        if decoder.context_skip and place > 0:
+            context = context_of(features, local[:, place], local[:, place - 1])
     return (features if decoder.context_skip else None), logits
 
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..geometry import Box, nest, surround
+
+if TYPE_CHECKING:
+    from ..config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,21 @@ class ContextGrid:
         factors = self.scale_factors[1:]
         box = surround(inner, (self.edge,) * 2, factors[0], self.extent)
         return nest(box, factors, self.extent).boxes
+
+
+def has_preview(model: ModelConfig) -> bool:
+    """Whether a model's coarsest level has a head, and looks at nothing else."""
+    heads = model.decoder == "pyramid" and bool(model.level_heads)
+    return heads and model.shares_context
+
+
+def preview_notes(model: ModelConfig) -> tuple[str, ...]:
+    """Return why there can be no preview; nothing where there can."""
+    if has_preview(model):
+        return ()
+    return (
+        "There is no preview: it needs a model with coarse_to_fine attention, true "
+        f"boxes, the pyramid decoder and level heads; this one has {model.attention}, "
+        f"{model.boxes} boxes, {model.decoder} and {'' if model.level_heads else 'no '}"
+        "level heads.",
+    )

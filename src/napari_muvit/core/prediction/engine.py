@@ -71,6 +71,8 @@ class Engine:
         Asked often.
     say
         Told what a user should know.
+    look
+        Shown each shared context when it is computed.
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class Engine:
         writer: TileWriter | None,
         stop: StopCheck,
         say: Callable[[str], None],
+        look: Callable[[int, SharedContext], None] | None = None,
     ) -> None:
         self.failed: list[PixelBox] = []
         self.first_error: PyramidError | None = None
@@ -97,6 +100,7 @@ class Engine:
         self._writer = writer
         self._stop = stop
         self._say = say
+        self._look = look
         self._pass_size = work.plan.batch_size
         self._unread = 0
         self._contexts: ContextCache | None = None
@@ -198,11 +202,14 @@ class Engine:
             raise ConfigError("There are no shared contexts here.", "context")
         boxes = NestedCrop(grid.boxes(index)).as_array()
         local = (boxes - boxes[-1, 0]).astype(np.float32)
-        return compute_context(
+        context = compute_context(
             cast("MuViTSegmenter", self._work.model),
             self._sent(reader.read_context(index)[None]),
             self._sent(local[None]),
         )
+        if self._look is not None:
+            self._look(index, context)
+        return context
 
     def _sent(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(self._work.device, non_blocking=True)

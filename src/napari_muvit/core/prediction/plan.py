@@ -31,7 +31,7 @@ from .checks import (
     select_tiles,
     whole_span,
 )
-from .contexts import ContextGrid
+from .contexts import ContextGrid, preview_notes
 from .grid import Axis, core_size
 from .tiles import Crop, Tile
 
@@ -262,6 +262,7 @@ def plan_prediction(
     if shifted:
         axes = (axes[0].shifted(), axes[1].shifted())
         contexts = contexts and dataclasses.replace(contexts, shift=True)
+    no_preview = preview_notes(model_config) if config.preview else ()
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
@@ -274,7 +275,7 @@ def plan_prediction(
         contexts=contexts,
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
-        notes=find_notes(pyramid, model_config),
+        notes=find_notes(pyramid, model_config) + no_preview,
     )
     # Of the whole slide, not of the region: the model's answer may depend on the
     # shape of its batch in the last digit.
