@@ -53,6 +53,9 @@ class PredictionConfig(JsonConfig):
     gives each crop coarser ones of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
+    preview: bool = False
+    """Look at the whole slide first with the coarsest level alone (models with
+    coarse_to_fine attention, the pyramid decoder and level heads)."""
     overwrite: bool = False
     """Replace another run's output at the same path."""
     num_threads: int | None = None

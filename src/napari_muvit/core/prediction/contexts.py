@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..geometry import Box, nest, surround
+
+if TYPE_CHECKING:
+    from ..config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +102,20 @@ class ContextGrid:
         factors = self.scale_factors[1:]
         box = surround(inner, (self.edge,) * 2, factors[0], self.extent)
         return nest(box, factors, self.extent).boxes
+
+
+def has_preview(model: ModelConfig) -> bool:
+    """Whether a model's coarsest level has a head, and looks at nothing else."""
+    return bool(model.level_heads) and model.shares_context
+
+
+def preview_notes(model: ModelConfig) -> tuple[str, ...]:
+    """Return why there can be no preview; nothing where there can."""
+    if has_preview(model):
+        return ()
+    return (
+        "There is no preview: it needs a model with coarse_to_fine or within_level "
+        "attention, true boxes, the pyramid or UNETR decoder and level heads; this one "
+        f"has {model.attention}, {model.boxes} boxes, {model.decoder} and "
+        f"{'' if model.level_heads else 'no '}level heads.",
+    )
