@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._console import Console, interruptible, say
-from ..core.errors import ConfigError, OutputError
+from ..core.errors import Cancelled, ConfigError, OutputError
+from .seams import score_prediction
 from .shared import (
     EXIT_STOPPED,
     Commands,
@@ -29,7 +30,10 @@ def add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="segment whole slides")
     add = predict.add_argument
     add("images", nargs="+", metavar="IMAGE")
-    add("--model", type=Path, required=True, help="model folder")
+    add(
+        "--model", type=Path, required=True, action="append", dest="models",
+        help="model folder; given several times, the models' answers are averaged",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
     add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
@@ -53,11 +57,24 @@ def add_predict(commands: Commands) -> None:
         "--confidence", action="store_true",
         help="write the largest probability, too (0 to 255)",
     )  # fmt: skip
+    add(
+        "--average", default="none", choices=("none", "flips", "all"),
+        help="over mirrored crops (4 passes), turned ones too (8)",
+    )  # fmt: skip
+    add(
+        "--placement", default="inside", choices=("inside", "centred", "averaged"),
+        help="of coarser crops around each fine one: pushed into the slide, never "
+        "pushed, or over five places inside (5 passes)",
+    )  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes here")
     add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
     add(
         "--shard", metavar="I/N",
         help="do the I-th of N parts (from 0), as a job array does",
+    )  # fmt: skip
+    add(
+        "--seams", action="store_true",
+        help="at the end: whether borders of crops show, from a few tiles",
     )  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at the output")
     add("--dry-run", action="store_true", help="say what would be done")
@@ -77,19 +94,27 @@ def run_predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         context=arguments.context,
+        average=arguments.average,
+        placement=arguments.placement,
         workers=arguments.workers,
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
         overwrite=arguments.overwrite,
         outputs=_outputs(arguments),
     )
+    if arguments.seams and config.shard is not None:
+        raise ConfigError(
+            "--seams needs a finished prediction, and a part is none; run `evaluate "
+            "--seams` at the end.",
+            "shard",
+        )
     images = [open_image(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
-    model = load_model(arguments.model)
+    models = [load_model(folder) for folder in arguments.models]
     results: list[dict[str, Any]] = []
     try:
         for image, out in zip(images, outputs, strict=True):
-            results.append(_predict_one(image, out, model, config, arguments))
+            results.append(_predict_one(image, out, models, config, arguments))
             if results[-1]["stopped"]:
                 break
     finally:
@@ -144,15 +169,14 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _predict_one(
-    image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
+    image: Any, out: Path, models: list[Any], config: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     from ..core.prediction.blocks import count_work
     from ..core.prediction.entry import predict
     from ..core.prediction.plan import plan_prediction
 
     if arguments.dry_run:
-        view = image.viewed_at(model.config.pixel_size)
-        plan = plan_prediction(view, model.config, config)
+        plan = plan_prediction(image, [model.config for model in models], config)
         tiles, crops, contexts = count_work(plan, config.shard)
         if not arguments.json:
             shared = f" that share {contexts} contexts" if contexts else ""
@@ -164,6 +188,7 @@ def _predict_one(
             "tiles": tiles,
             "crops": crops,
             "contexts": contexts,
+            "passes": len(plan.views),
             "notes": list(plan.notes),
             "stopped": False,
         }
@@ -171,7 +196,7 @@ def _predict_one(
         # Workers load it themselves.
         several = config.workers > 1 or config.scheduler is not None
         run = predict(
-            image, arguments.model if several else model, config, out=out,
+            image, arguments.models if several else models, config, out=out,
             on_progress=console, should_stop=should_stop,
             cache=cache_settings(arguments),
         )  # fmt: skip
@@ -181,6 +206,24 @@ def _predict_one(
         state = "Already complete"
     if not arguments.json:
         say(f"{state}: {out} ({tiles} tiles)")
-    return {
+    result = {
         "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
     }  # fmt: skip
+    if arguments.seams and not run.stopped:
+        _add_seams(result, run, image, models, arguments)
+    return result
+
+
+def _add_seams(
+    result: dict[str, Any], run: Any, image: Any, models: Any,
+    arguments: argparse.Namespace,
+) -> None:  # fmt: skip
+    from ..core.prediction.seam_result import seam_line
+
+    try:
+        result["seams"] = score_prediction(run, image, models, arguments)
+    except Cancelled:
+        result["stopped"] = True
+        return
+    if not arguments.json:
+        say(seam_line(result["seams"]))

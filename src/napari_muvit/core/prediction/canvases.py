@@ -15,13 +15,10 @@ Shapes: B batch, K classes, H and W pixels of a crop, h and w pixels of a tile.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +27,7 @@ from torch import Tensor
 
 from .filled import LABELS, FilledTile
 from .softmax import softmax_bytes
+from .spill import Spill, Stored
 
 if TYPE_CHECKING:
     from .plan import PredictionPlan
@@ -52,8 +50,16 @@ class _Open:
     arrays: dict[str, Tensor]
     """With overlap ``sums`` (K, h, w) int32, and ``missing`` (h, w) bool once an answer
     was not a number; without it the outputs of the tile."""
-    left: int
+    waiting: set[int]
     """Crops that have not come yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Away:
+    """The same on disk."""
+
+    arrays: dict[str, Stored]
+    waiting: set[int]
 
 
 class Canvases:
@@ -96,16 +102,14 @@ class Canvases:
         self._outputs = outputs
         self._blends = any(axis.margin for axis in plan.axes)
         self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._on_disk: dict[int, int] = {}
-        self._folder: Path | None = None
+        self._on_disk: dict[int, _Away] = {}
+        self._spill = Spill()
 
     def close(self) -> None:
         """Forget all open tiles."""
         self._open.clear()
         self._on_disk.clear()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._spill.close()
 
     def add(self, crops: Sequence[Crop], logits: Tensor) -> Iterator[FilledTile]:
         """Take in the answers of a batch; hand out the tiles that are complete.
@@ -150,7 +154,9 @@ class Canvases:
         lost = []
         for tile, _ in self._parts(crop):
             self._open.pop(tile.index, None)
-            self._forget(tile.index)
+            away = self._on_disk.pop(tile.index, None)
+            for stored in () if away is None else away.arrays.values():
+                self._spill.forget(stored)
             self._wanted[tile.index] = False
             lost.append(tile)
         return lost
@@ -161,7 +167,7 @@ class Canvases:
             canvas = self._canvas(tile)
             for name, pixels in answer.items():
                 canvas.arrays[name][..., *part.tile] = pixels[..., *part.crop]
-            yield from self._counted(tile, canvas)
+            yield from self._counted(tile, canvas, crop)
 
     def _blend(
         self, crop: Crop, logits: Tensor, bad: Tensor | None
@@ -170,14 +176,17 @@ class Canvases:
         fixed = self._weighed(crop, logits)
         for tile, part in self._parts(crop):
             canvas = self._canvas(tile)
-            canvas.arrays["sums"][:, *part.tile] += fixed[:, *part.window]
+            if crop.index not in canvas.waiting:
+                continue
             if bad is not None:
                 if "missing" not in canvas.arrays:
                     canvas.arrays["missing"] = torch.zeros(
                         tile.world_shape, dtype=torch.bool, device=self._device
                     )
                 canvas.arrays["missing"][part.tile] |= bad[part.crop]
-            yield from self._counted(tile, canvas)
+            # Last: nothing before it may have been done twice in vain.
+            canvas.arrays["sums"][:, *part.tile] += fixed[:, *part.window]
+            yield from self._counted(tile, canvas, crop)
 
     def _weighed(self, crop: Crop, logits: Tensor) -> Tensor:
         """Return logits of the window times the crop's share, in units; int32."""
@@ -208,7 +217,8 @@ class Canvases:
         if canvas is None and tile.index in self._on_disk:
             canvas = self._fetched(tile.index)
         if canvas is None:
-            canvas = _Open(self._empty(tile), len(self._plan.crops_of(tile)))
+            crops = self._plan.crops_of(tile)
+            canvas = _Open(self._empty(tile), {int(index) for index in crops})
         # The last one is the one that was touched last.
         self._open[tile.index] = canvas
         self._make_room(tile.index)
@@ -229,23 +239,30 @@ class Canvases:
             for name in (LABELS, *self._outputs)
         }
 
-    def _counted(self, tile: Tile, canvas: _Open) -> Iterator[FilledTile]:
-        canvas.left -= 1
-        if canvas.left:
+    def _counted(self, tile: Tile, canvas: _Open, crop: Crop) -> Iterator[FilledTile]:
+        canvas.waiting.discard(crop.index)
+        if canvas.waiting:
             return
+        answer = canvas.arrays
+        if self._blends:
+            try:
+                answer = self._blended(canvas.arrays)
+            except torch.OutOfMemoryError:
+                here = {name: array.cpu() for name, array in canvas.arrays.items()}
+                answer = self._blended(here)
         del self._open[tile.index]
-        answer = self._blended(canvas) if self._blends else canvas.arrays
+        self._wanted[tile.index] = False
         yield FilledTile(tile, **{k: v.cpu().numpy() for k, v in answer.items()})
 
-    def _blended(self, canvas: _Open) -> dict[str, Tensor]:
+    def _blended(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs of a tile whose sums are complete."""
-        sums = canvas.arrays["sums"]
+        sums = arrays["sums"]
         best, place = sums.max(dim=0)
         answer = {LABELS: (place + 1).to(torch.uint8)}
         if self._outputs:
             # The difference of two sums stays within 31 bits, too.
             answer |= softmax_bytes(sums, best, 1 / UNIT, self._outputs)
-        missing = canvas.arrays.get("missing")
+        missing = arrays.get("missing")
         if missing is not None:
             answer = {name: pixels * ~missing for name, pixels in answer.items()}
         return answer
@@ -257,25 +274,35 @@ class Canvases:
             index = next(iter(self._open))
             if index == current:
                 break
-            self._store(index, self._open.pop(index))
+            self._store(index)
 
-    def _store(self, index: int, canvas: _Open) -> None:
-        arrays = {name: array.cpu().numpy() for name, array in canvas.arrays.items()}
-        np.savez(self._file(index), allow_pickle=False, **arrays)
-        self._on_disk[index] = canvas.left
+    def release(self) -> None:
+        """Put all open tiles on disk: the device's memory has run out."""
+        for index in list(self._open):
+            self._store(index)
+
+    def _store(self, index: int) -> None:
+        canvas = self._open[index]
+        stored = {
+            k: self._spill.store(v.cpu().numpy()) for k, v in canvas.arrays.items()
+        }
+        self._on_disk[index] = _Away(stored, canvas.waiting)
+        del self._open[index]
 
     def _fetched(self, index: int) -> _Open:
-        with np.load(self._file(index)) as stored:
-            found = {k: torch.from_numpy(stored[k]).to(self._device) for k in stored}
-        left = self._on_disk[index]
-        self._forget(index)
-        return _Open(found, left)
+        away = self._on_disk[index]
+        # Room first: if there is none, the tile is still on disk.
+        found = {
+            name: torch.empty(
+                stored.shape, dtype=_torch_type(stored.dtype), device=self._device
+            )
+            for name, stored in away.arrays.items()
+        }
+        for name, stored in away.arrays.items():
+            found[name].copy_(torch.from_numpy(self._spill.fetch(stored)))
+        del self._on_disk[index]
+        return _Open(found, away.waiting)
 
-    def _forget(self, index: int) -> None:
-        if self._on_disk.pop(index, None) is not None:
-            self._file(index).unlink(missing_ok=True)
 
-    def _file(self, index: int) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="napari-muvit-"))
-        return self._folder / f"{index}.npz"
+def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype

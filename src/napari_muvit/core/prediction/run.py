@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig, PredictionConfig
+from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
+from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
-from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .engine import Engine, Work
+from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
 from .filled import FilledTile
 from .identity import describe_run
@@ -33,6 +33,7 @@ from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
+from .standalone import settled_context
 from .workers import Workers
 from .writer import LabelWriter
 
@@ -91,38 +92,33 @@ class PredictionRun:
     def __init__(
         self,
         pyramid: Pyramid,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         config: PredictionConfig,
         out: Path | None,
         model_name: str,
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
-        model_folder: Path | None = None,
+        model_folders: Sequence[Path | None] = (),
     ) -> None:
-        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
-            # Another network with such a configuration: nothing is known of its parts.
-            config = dataclasses.replace(config, context="own")
-        self.config = config
+        self.config = config = settled_context(config, models)
         self.out = out
         self.stopped = False
-        self._model = model
-        self._model_config = _config_of(model)
+        self._models = tuple(models)
+        self._model_config = same_input([config_of(model) for model in models])
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
-        self.plan: PredictionPlan = plan_prediction(
-            self._pyramid, self._model_config, config
-        )
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
+        self.plan: PredictionPlan = self._planned()
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folder, out)
+        self._workers = Workers.of(config, model_folders, out)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -147,6 +143,15 @@ class PredictionRun:
         self._active = False
         self._warned = False
 
+    def _planned(self) -> PredictionPlan:
+        pyramid = self._pyramid
+        if self.config.tissue and not cheap_to_look_at(pyramid):
+            # A look at all of it: then the levels that crops need come with it.
+            pyramid = self._with_coarse_levels()
+        configs = [config_of(model) for model in self._models]
+        with readable(pyramid):
+            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
+
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
         if self._writer is None:
@@ -167,10 +172,9 @@ class PredictionRun:
             record = describe_run(
                 self.plan,
                 self._pyramid,
-                self._model,
-                self._model_config,
+                self._models,
                 self.normalisation,
-                self.config.overlap,
+                self.config,
                 self.precision,
                 model_name,
                 self.config.outputs,
@@ -260,7 +264,7 @@ class PredictionRun:
 
     def _predicted(self) -> Iterator[PredictedTile]:
         work = Work(
-            self._with_coarse_levels(), self._model, self._model_config,
+            self._with_coarse_levels(), self._models, self._model_config,
             self.normalisation, self.plan, self.config, self._device, self.precision,
         )  # fmt: skip
         if isinstance(self._schedule, BlockSchedule):
@@ -279,7 +283,9 @@ class PredictionRun:
         """Send blocks to other processes; take over what they have written."""
         if self._workers is None or self._writer is None:  # pragma: no cover
             raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(work, schedule, self._stop):
+        for result in self._workers.do(
+            work, schedule, self._stop, self._writer.lock_text
+        ):
             for index in result.tiles:
                 yield self._writer.adopt(self.plan.tile(index))
             if result.failed:
@@ -298,7 +304,8 @@ class PredictionRun:
             self._model_config.scale_factors,
             cache=self._cache,
             # A look at a region must not wait for a pass over the whole slide.
-            build=self.config.region is None,
+            build=self.config.tissue
+            or not (self.config.region or self.config.outlines),
             on_progress=self._on_progress,
             should_stop=self._stop.asked,
         )
@@ -330,14 +337,3 @@ class PredictionRun:
                 message=message,
             )
         )
-
-
-def _config_of(model: nn.Module) -> ModelConfig:
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
-            "known what it reads; build it with build_model or load_model.",
-            "model",
-        )
-    return config

@@ -8,9 +8,7 @@ and ``.muvit/``, which says what it was made from and what of it is done (`write
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,19 +26,16 @@ from ..data.zarr_writer import (
     halve_mean,
 )
 from ..errors import OutputError
-from ..lock import check_free
 from .filled import LABELS
 from .levels import CoarseLevel, Halve, Level
-from .record import PRIVATE, read_record
+from .place import NEW, aside, move
+from .record import PRIVATE
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
     from ..data.pyramid import Pyramid
     from .filled import FilledTile
     from .plan import PredictionPlan
-
-ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray")
-"""Files of which a Zarr store has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +70,24 @@ def create_store(
     record
         Stored as ``run.json``; ``outputs`` in it says what there is beside labels.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new = aside(path, NEW)
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
     names, colors, chunk = config.names, config.colors, plan.tile_size
     try:
-        create_label_pyramid(aside, pyramid, names, colors, chunk)
+        create_label_pyramid(new, pyramid, names, colors, chunk)
         for name in record.get("outputs", ()):
             each = (names, colors) if name == "probabilities" else ((), ())
-            create_score_pyramid(aside / name, pyramid, *each, chunk=chunk)
-        private = aside / PRIVATE
+            create_score_pyramid(new / name, pyramid, *each, chunk=chunk)
+        private = new / PRIVATE
         private.mkdir()
         (private / "run.json").write_text(json.dumps(record, indent=1))
         (private / "done").write_bytes(bytes(plan.num_tiles))
         with contextlib.suppress(FileExistsError):
             # Of several shards that begin at once, one is the first.
-            _move(aside, path)
+            move(new, path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Rename a folder; `FileExistsError` where the target is there meanwhile."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise FileExistsError(str(target)) from error
-        raise
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def open_images(path: Path, outputs: Sequence[str]) -> dict[str, StoredImage]:
@@ -188,51 +173,3 @@ def refused(path: Path, error: OSError) -> str:
         f"{path} cannot be written: {error.strerror or error}. What is finished is "
         "kept; free the disk or choose another output, and run again."
     )
-
-
-def refuse_image(path: Path, image: Path | None) -> None:
-    """Never write into, over or around the image that is read."""
-    if image is None:
-        return
-    out, source = path.resolve(), Path(image).resolve()
-    if out == source or out in source.parents or source in out.parents:
-        raise OutputError(
-            f"The output {path} and the image {image} lie inside each other; choose "
-            "another output."
-        )
-
-
-def remove(path: Path) -> None:
-    """Remove a prediction or a single Zarr image, never anything else."""
-    if not os.path.lexists(path):
-        return
-    if path.is_symlink() or not path.is_dir() or not _is_single_store(path):
-        raise OutputError(
-            f"{path} is not a single Zarr image, so it is not overwritten; remove it "
-            "yourself or choose another output."
-        )
-    check_free(path / PRIVATE / "lock", path)
-    # Moved first: a kill while removing must not leave half a store at the path.
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    shutil.rmtree(aside)
-
-
-def _is_single_store(path: Path) -> bool:
-    """Whether a folder is our store, or a Zarr image that holds no other group."""
-    if read_record(path) is not None:
-        return True
-    if not any((path / name).is_file() for name in ZARR_MARKERS):
-        return False
-    return not any(_is_group(child) for child in path.iterdir())
-
-
-def _is_group(path: Path) -> bool:
-    if (path / ".zgroup").is_file():
-        return True
-    try:
-        metadata = json.loads((path / "zarr.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    return bool(metadata.get("node_type") == "group")

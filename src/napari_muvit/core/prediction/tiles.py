@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import NestedCrop
+from ..geometry import Box, NestedCrop
 from .checks import PixelBox, Span
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """One pass of the model: where it looks and what of its answer counts."""
+    """What goes through the model: where it looks and what of its answer counts."""
 
     index: int
     """Place in the slide's grid of crops, row by row."""
@@ -26,6 +26,16 @@ class Crop:
     """Whole world pixels (rows, columns) that it speaks for."""
     context: int | None = None
     """Of the slide's grid of shared contexts; None: its coarser boxes are its own."""
+    elsewhere: tuple[NestedCrop, ...] = ()
+    """The same fine box with its coarser ones at other places, for other views."""
+
+    @property
+    def slots(self) -> tuple[Box, ...]:
+        """The fine box, then the coarser ones of one place after the other."""
+        first, *coarser = self.padded.boxes
+        for nested in self.elsewhere:
+            coarser += nested.boxes[1:]
+        return (first, *coarser)
 
     @property
     def inside(self) -> tuple[slice, slice]:

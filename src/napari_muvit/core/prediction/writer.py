@@ -12,6 +12,7 @@ disk: a process that dies loses nothing, a power cut may lose the last half minu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError
+from ..errors import OutputBusyError, OutputError
 from ..lock import OutputLock
 from .filled import LABELS, FilledTile
 from .levels import CoarseLevel, Level, write_levels
-from .record import PRIVATE, STOP, read_record
-from .shards import check_no_shard, forget_shards, shard_marks
+from .marks import check_no_shard, forget_shards, shard_marks
+from .place import refuse_image, remove_left, remove_store
+from .record import LOCK, PRIVATE, STOP, read_record
 from .store import (
     StoredImage,
     check_same,
@@ -34,9 +36,7 @@ from .store import (
     is_whole,
     open_images,
     read_marks,
-    refuse_image,
     refused,
-    remove,
 )
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ class LabelWriter:
         self._flushed = time.monotonic()
         refuse_image(self.path, pyramid.path)
         try:
+            remove_left(self.path)
             if overwrite:
-                remove(self.path)
+                remove_store(self.path)
             if not os.path.lexists(self.path):
                 create_store(self.path, pyramid, plan, config, record)
             self._continue(plan, record)
@@ -140,14 +141,20 @@ class LabelWriter:
     def complete(self, wanted: NDArray[np.bool_]) -> None:
         """Make the coarse levels of finished tiles that a kill has cost."""
         flags = read_marks(self.path)
-        if (flags[wanted] != ALL).any() and self.marked().all():
-            self.begin()
-            self.close()
+        if (flags[wanted] != ALL).any():
+            # Somebody at work makes them.
+            with contextlib.suppress(OutputBusyError):
+                self.begin()
+                self.close()
 
     def marked(self) -> NDArray[np.bool_]:
         """One flag a tile, as it is on disk now: whether somebody has done it."""
         flags = read_marks(self.path)
         return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
+
+    def all_marked(self) -> bool:
+        """Whether somebody has done each tile that is asked for, shards together."""
+        return bool(self.marked()[self.plan.indices()].all())
 
     def refused(self, error: OSError) -> str:
         """Return what to say when the disk refuses."""
@@ -162,8 +169,9 @@ class LabelWriter:
             If another writer is at work or the disk refuses.
         """
         try:
-            self._lock = OutputLock(self.path / PRIVATE / "lock", self.path)
+            self._lock = OutputLock(self.path / PRIVATE / LOCK, self.path)
             check_no_shard(self.path)
+            self.check_same()
             self._take_up()
             # Left by a writer that was killed within a chunk.
             for partial in self.path.rglob("*.partial"):
@@ -174,6 +182,18 @@ class LabelWriter:
         except OSError as error:
             self._let_go()
             raise OutputError(refused(self.path, error)) from error
+
+    def check_same(self) -> None:
+        """Raise `OutputError` if the store has been overwritten since it was opened."""
+        if read_record(self.path) != self.record:
+            raise OutputError(
+                f"{self.path} was overwritten by another run meanwhile; run again."
+            )
+
+    @property
+    def lock_text(self) -> str:
+        """What the lock file holds as long as this is the one writer."""
+        return "" if self._lock is None else self._lock.text
 
     def _take_up(self) -> None:
         """Take over what shards have done, and make the coarse levels that lack."""
@@ -206,6 +226,8 @@ class LabelWriter:
             }
             filled = FilledTile(tile, **pixels)
             self._put(filled, first=1)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(refused(self.path, error)) from error
         return filled
@@ -225,10 +247,14 @@ class LabelWriter:
         """
         try:
             self._put(filled, first=0)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(refused(self.path, error)) from error
 
     def _put(self, filled: FilledTile, first: int) -> None:
+        if self._lock is not None:
+            self._lock.check()
         tile = filled.tile
         for name, pixels in filled.images.items():
             image = self.images[name]
@@ -238,8 +264,6 @@ class LabelWriter:
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
         self.done[tile.index] = True
-        if self._lock is not None:
-            self._lock.touch()
 
     def flush(self) -> None:
         """Write the coarse levels.
@@ -247,8 +271,11 @@ class LabelWriter:
         Raises
         ------
         OSError
-            If the disk refuses; the next run makes them anew.
+            If the disk refuses, or another process has taken over (`OutputError`); the
+            next run makes them anew.
         """
+        if self._lock is not None:
+            self._lock.check()
         for image in self.images.values():
             for level in image.levels:
                 if isinstance(level, CoarseLevel):
@@ -270,6 +297,8 @@ class LabelWriter:
         try:
             if self._waiting:
                 self.flush()
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(refused(self.path, error)) from error
         finally:
