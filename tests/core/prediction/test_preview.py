@@ -60,6 +60,9 @@ class PixelStage(torch.nn.Module):
         features = pixels.expand(-1, 8, *pixels.shape[2:])
         return features, Thresholds()(pixels)
 
+    def projected(self, features: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
 
 def pixel_model(**changes: Any) -> MuViTSegmenter:
     """The class of a pixel at each level is its value: 0, 1 or 3."""
