@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._console import Console, interruptible, say
-from ..core.errors import ConfigError, OutputError
+from ..core.errors import Cancelled, ConfigError, OutputError
+from .seams import score_prediction
 from .shared import (
     EXIT_STOPPED,
     Commands,
@@ -21,6 +22,8 @@ from .shared import (
 
 if TYPE_CHECKING:
     import argparse
+
+    from ..core.prediction_config import OutputName
 
 
 def add_predict(commands: Commands) -> None:
@@ -47,6 +50,14 @@ def add_predict(commands: Commands) -> None:
         help="coarse levels once for many crops, or anew around each",
     )  # fmt: skip
     add(
+        "--probabilities", action="store_true",
+        help="write each class's probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--confidence", action="store_true",
+        help="write the largest probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
         "--average", default="none", choices=("none", "flips", "all"),
         help="over mirrored crops (4 passes), turned ones too (8)",
     )  # fmt: skip
@@ -60,6 +71,10 @@ def add_predict(commands: Commands) -> None:
     add(
         "--shard", metavar="I/N",
         help="do the I-th of N parts (from 0), as a job array does",
+    )  # fmt: skip
+    add(
+        "--seams", action="store_true",
+        help="at the end: whether borders of crops show, from a few tiles",
     )  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at the output")
     add("--dry-run", action="store_true", help="say what would be done")
@@ -85,7 +100,14 @@ def run_predict(arguments: argparse.Namespace) -> int:
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
         overwrite=arguments.overwrite,
+        outputs=_outputs(arguments),
     )
+    if arguments.seams and config.shard is not None:
+        raise ConfigError(
+            "--seams needs a finished prediction, and a part is none; run `evaluate "
+            "--seams` at the end.",
+            "shard",
+        )
     images = [open_image(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
     models = [load_model(folder) for folder in arguments.models]
@@ -100,6 +122,12 @@ def run_predict(arguments: argparse.Namespace) -> int:
         if arguments.json:
             say(as_json(results))
     return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
+
+
+def _outputs(arguments: argparse.Namespace) -> tuple[OutputName, ...]:
+    from ..core.prediction_config import OUTPUTS
+
+    return tuple(name for name in OUTPUTS if getattr(arguments, name))
 
 
 def _region(text: str | None) -> tuple[float, float, float, float] | None:
@@ -178,6 +206,24 @@ def _predict_one(
         state = "Already complete"
     if not arguments.json:
         say(f"{state}: {out} ({tiles} tiles)")
-    return {
+    result = {
         "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
     }  # fmt: skip
+    if arguments.seams and not run.stopped:
+        _add_seams(result, run, image, models, arguments)
+    return result
+
+
+def _add_seams(
+    result: dict[str, Any], run: Any, image: Any, models: Any,
+    arguments: argparse.Namespace,
+) -> None:  # fmt: skip
+    from ..core.prediction.seam_result import seam_line
+
+    try:
+        result["seams"] = score_prediction(run, image, models, arguments)
+    except Cancelled:
+        result["stopped"] = True
+        return
+    if not arguments.json:
+        say(seam_line(result["seams"]))

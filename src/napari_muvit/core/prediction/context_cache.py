@@ -56,6 +56,11 @@ class ContextCache:
         self._bytes = 0
         self.computed = 0
 
+    def clear(self) -> None:
+        """Forget all contexts."""
+        self._kept.clear()
+        self._bytes = 0
+
     def get(self, index: int) -> ViewedContext:
         """Return a context, computed if it is not there."""
         context = self._kept.get(index)

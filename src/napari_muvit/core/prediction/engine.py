@@ -20,13 +20,14 @@ from ..data.pyramid import Pyramid
 from ..errors import ConfigError, PyramidError
 from ..geometry import NestedCrop
 from ..model.shared_context import SharedContext, compute_context, segment_within
-from .canvases import Canvases, FilledTile
+from .canvases import Canvases
 from .checks import PixelBox
 from .context_cache import LEAST, TOUCHED, ContextCache, ViewedContext
 from .execution import HeapTrimmer, StopCheck, prepared
-from .output import Output, Written
+from .filled import FilledTile
+from .output import Output
 from .plan import PredictionPlan
-from .reader import Batch, BatchReader, Unreadable
+from .reader import Batch, BatchReader, ContextError, Unreadable
 from .schedule import Schedule
 from .tiles import Tile
 from .views import View, levels_at, turn_back, turn_boxes, turn_pixels
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from .writer import TileWriter
 
 MAX_UNREAD = 64
-"""Crops one after the other that cannot be read before a run gives up."""
+"""Crops one after the other that cannot be read before a run gives up; on a large slide
+a quarter of all crops, as a broken place of a coarse level lies in many."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -102,15 +104,16 @@ class Engine:
         self._say = say
         self._pass_size = work.plan.batch_size
         self._unread = 0
+        self._released = False
         self._contexts: ContextCache | None = None
 
-    def __iter__(self) -> Iterator[Written]:
+    def __iter__(self) -> Iterator[FilledTile]:
         """Do the work.
 
         Yields
         ------
-        tuple of Tile and ndarray
-            A tile and its labels in output pixels, written already.
+        FilledTile
+            A tile in output pixels, written already.
 
         Raises
         ------
@@ -129,8 +132,9 @@ class Engine:
                 )
             )
             canvases = Canvases(
-                work.plan, self._wanted, work.model_config.num_classes, work.device
-            )
+                work.plan, self._wanted, work.model_config.num_classes, work.device,
+                outputs=work.config.outputs,
+            )  # fmt: skip
             stack.callback(canvases.close)
             output = Output(self._writer, self._stop.check)
             stack.callback(output.close)
@@ -149,7 +153,7 @@ class Engine:
 
     def _tiles(
         self, reader: BatchReader, canvases: Canvases, output: Output
-    ) -> Iterator[Written]:
+    ) -> Iterator[FilledTile]:
         trim = HeapTrimmer()
         while (batch := self._next_batch(reader)) is not None:
             if isinstance(batch, Unreadable):
@@ -173,16 +177,45 @@ class Engine:
         first = 0
         while first < len(batch.crops):
             part = slice(first, first + self._pass_size)
-            with torch.inference_mode():
-                try:
-                    logits = self._forward(batch, part)
-                except torch.OutOfMemoryError as error:
-                    # Before anything of this part was added up: it comes again.
-                    self._halve(error)
-                    continue
-                filled = list(canvases.add(batch.crops[part], logits))
-            first = part.stop
+            filled: list[FilledTile] = []
+            out_of_memory = False
+            try:
+                self._answer(batch, part, canvases, filled)
+            except torch.OutOfMemoryError:
+                # Dealt with below: the error holds on to the memory of the pass.
+                out_of_memory = True
+            except ContextError as error:
+                batch, first = self._without(batch, first, canvases, error), 0
+            else:
+                first = part.stop
+                self._released = False
+            if out_of_memory:
+                self._halve(canvases)
             yield from filled
+
+    def _answer(
+        self, batch: Batch, part: slice, canvases: Canvases, filled: list[FilledTile]
+    ) -> None:
+        """Take a part of a batch through the model; add the tiles that are complete."""
+        with torch.inference_mode():
+            logits = self._forward(batch, part)
+            filled.extend(canvases.add(batch.crops[part], logits))
+
+    def _without(
+        self, batch: Batch, first: int, canvases: Canvases, error: ContextError
+    ) -> Batch:
+        """Return what is left of a batch without the crops of a broken context."""
+        kept = []
+        for number, crop in enumerate(batch.crops[first:], first):
+            if crop.context == error.index:
+                self._lose(canvases.skip(crop), error)
+            else:
+                kept.append(number)
+        # Filled up as every batch is.
+        order = kept + kept[:1] * (len(batch.pixels) - len(kept))
+        return Batch(
+            tuple(batch.crops[i] for i in kept), batch.pixels[order], batch.boxes[order]
+        )
 
     def _forward(self, batch: Batch, part: slice) -> Tensor:
         """(B, K, H, W) logits of a part of a batch: the mean of all views.
@@ -263,21 +296,29 @@ class Engine:
         half = self._work.precision == "bf16-mixed"
         return torch.autocast(self._work.device.type, torch.bfloat16, enabled=half)
 
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
+    def _halve(self, canvases: Canvases) -> None:
         """Go on with passes half as large after the memory ran out."""
-        if self._pass_size == 1:
+        device = self._work.device
+        if self._contexts is not None:
+            self._contexts.clear()
+        if self._pass_size > 1:
+            self._pass_size = -(-self._pass_size // 2)
+            self._say(
+                f"The memory of {device} ran out; going on with {self._pass_size} "
+                "crops at a time."
+            )
+        elif not self._released:
+            # A single one is tried once more with the device to itself.
+            self._released = True
+            canvases.release()
+        else:
             raise ConfigError(
-                f"A single crop does not fit into the memory of {self._work.device}; "
-                "choose another device. What is finished is kept.",
+                f"A single crop does not fit into the memory of {device}; choose "
+                "another device. What is finished is kept.",
                 "device",
-            ) from error
-        self._pass_size = -(-self._pass_size // 2)
-        if self._work.device.type == "cuda":
+            )
+        if device.type == "cuda":
             torch.cuda.empty_cache()
-        self._say(
-            f"The memory of {self._work.device} ran out; going on with "
-            f"{self._pass_size} crops at a time."
-        )
 
     def _lose(self, tiles: Sequence[Tile], error: PyramidError) -> None:
         """Go on without tiles that cannot be read; not if nothing can be read."""
@@ -286,7 +327,8 @@ class Engine:
         self.failed.extend(tile.box for tile in tiles)
         self._unread += 1
         path = self._work.pyramid.path
-        if self._unread >= MAX_UNREAD or (path is not None and not path.exists()):
+        most = max(MAX_UNREAD, self._work.plan.num_crops // 4)
+        if self._unread >= most or (path is not None and not path.exists()):
             raise PyramidError(
                 f"{error} What is finished is kept; repair the file and run again."
             ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,11 +49,13 @@ def describe_run(
     asked: PredictionConfig,
     precision: str,
     model_name: str,
+    outputs: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return what is stored beside a prediction, in plain JSON types.
 
     ``identity`` holds one hash each of what decides the pixels; the region and the
-    device do not. The rest is for people and for later steps.
+    device do not, nor does what is written beside the labels (``outputs``). The rest is
+    for people and for later steps.
     """
     settings = {
         "blending": "gaussian" if asked.overlap else "none",
@@ -84,6 +86,7 @@ def describe_run(
             "unit": pyramid.unit,
         },
         "settings": settings,
+        "outputs": sorted(outputs),
         "normalisation": normalisation.to_dict(),
         "class_names": list(config.names),
         "class_colors": list(config.colors),

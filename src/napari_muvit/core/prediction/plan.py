@@ -24,6 +24,7 @@ from ..data.resample import snap
 from ..errors import ConfigError
 from ..geometry import Box, NestedCrop, place_fine
 from ..prediction_config import Placement
+from ..progress import never_stop
 from .checks import (
     PixelBox,
     Span,
@@ -35,6 +36,7 @@ from .checks import (
 from .contexts import ContextGrid
 from .ensemble import same_input
 from .grid import Axis, core_size
+from .selection import narrowed
 from .tiles import Crop, Tile
 from .views import (
     View,
@@ -48,9 +50,10 @@ from .views import (
 if TYPE_CHECKING:
     from ..config import ModelConfig, PredictionConfig
     from ..data.pyramid import Pyramid
+    from ..progress import StopFn
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class PredictionPlan:
     """What will happen. Tiles and crops are computed when asked for, never listed."""
 
@@ -81,6 +84,9 @@ class PredictionPlan:
     batch_size: int
     """Crops in one pass of the model: as configured, less where the whole slide has
     less."""
+    chosen: NDArray[np.bool_] | None = None
+    """One flag a tile of the slide's grid, (rows, columns): those that outlines and
+    tissue leave of it; None: all."""
     notes: tuple[str, ...] = ()
     """What the user should know before trusting the result."""
 
@@ -103,13 +109,18 @@ class PredictionPlan:
     def __len__(self) -> int:
         """Tiles that are asked for."""
         r0, c0, r1, c1 = self.selected
+        if self.chosen is not None:
+            return int(self.chosen[r0:r1, c0:c1].sum())
         return (r1 - r0) * (c1 - c0)
 
     def indices(self) -> NDArray[np.int64]:
         """Return the tiles that are asked for, row by row; shape (len,)."""
         r0, c0, r1, c1 = self.selected
         rows = np.arange(r0, r1, dtype=np.int64)[:, None]
-        return (rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)).ravel()
+        tiles = rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)
+        return (
+            tiles.ravel() if self.chosen is None else tiles[self.chosen[r0:r1, c0:c1]]
+        )
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles that are asked for, row by row."""
@@ -250,6 +261,9 @@ def plan_prediction(
     pyramid: Pyramid,
     model_config: ModelConfig | Sequence[ModelConfig],
     config: PredictionConfig,
+    should_stop: StopFn = never_stop,
+    *,
+    shifted: bool = False,
 ) -> PredictionPlan:
     """Find out what predicting a slide will do.
 
@@ -261,12 +275,19 @@ def plan_prediction(
         What the model reads; of several models, all of them.
     config
         What the user asked for.
+    should_stop
+        Asked while a slide without coarse levels is looked at for tissue.
+    shifted
+        Crops and contexts on grids that lie half a step away: another way to tile the
+        same slide, for comparison.
 
     Raises
     ------
     ConfigError
-        If the model cannot read this slide, several ones do not read the same, or the
-        region lies outside it.
+        If the model cannot read this slide, several ones do not read the same, or
+        nothing of it is asked for.
+    Cancelled
+        If ``should_stop`` said so.
     """
     given = model_config
     models = tuple(given) if isinstance(given, Sequence) else (given,)
@@ -281,11 +302,15 @@ def plan_prediction(
     rows, columns = pyramid.shape
     crop = model_config.crop_size
     level = pyramid.levels[0]
+    axes = _axes(pyramid.extent, crop, config.overlap)
+    if shifted:
+        axes = (axes[0].shifted(), axes[1].shifted())
+        contexts = contexts and dataclasses.replace(contexts, shift=True)
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
         crop_size=crop,
-        axes=_axes(pyramid.extent, crop, config.overlap),
+        axes=axes,
         scale_factors=model_config.scale_factors,
         zoom=_pair(level.scale),
         offset=_pair(level.offset),
@@ -300,7 +325,8 @@ def plan_prediction(
     # Of the whole slide, not of the region: the model's answer may depend on the
     # shape of its batch in the last digit.
     batch_size = min(config.batch_size, plan.num_crops)
-    return dataclasses.replace(plan, batch_size=batch_size)
+    plan = dataclasses.replace(plan, batch_size=batch_size)
+    return narrowed(plan, pyramid, config, should_stop)
 
 
 def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:

@@ -54,6 +54,22 @@ class Unreadable:
     error: PyramidError
 
 
+class ContextError(PyramidError):
+    """A shared context that cannot be read.
+
+    Parameters
+    ----------
+    message
+        What a user should know.
+    index
+        Its place in the slide's grid of contexts.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
 class BatchReader:
     """Threads that keep batches ready.
 
@@ -204,7 +220,7 @@ class BatchReader:
 
         Raises
         ------
-        PyramidError
+        ContextError
             If the slide cannot be read there.
         """
         found = self._ahead.take(index)
@@ -212,11 +228,14 @@ class BatchReader:
             return found
         if self._contexts is None:
             raise ConfigError("There are no shared contexts here.", "context")
-        with readable(self._pyramid):
-            return read_boxes(
-                self._pyramid, self._contexts.boxes(index),
-                self._config.scale_factors[1:], self._config, self._normalisation,
-            )  # fmt: skip
+        try:
+            with readable(self._pyramid):
+                return read_boxes(
+                    self._pyramid, self._contexts.boxes(index),
+                    self._config.scale_factors[1:], self._config, self._normalisation,
+                )  # fmt: skip
+        except PyramidError as error:
+            raise ContextError(str(error), index) from error
 
     def _boxes(self, crop: Crop) -> NDArray[np.float64]:
         """Boxes as the model gets them, in float64 from a corner."""

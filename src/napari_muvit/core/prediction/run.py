@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,23 +17,25 @@ from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
+from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
-from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .engine import Engine, Work
 from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
+from .filled import FilledTile
 from .identity import describe_run
-from .output import Written
+from .levels import Level
 from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
+from .standalone import settled_context
 from .workers import Workers
-from .writer import LabelWriter, Level
+from .writer import LabelWriter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +55,10 @@ class PredictedTile:
     """Finished tiles of those asked for, earlier runs included."""
     total: int
     """Tiles that were asked for."""
+    probabilities: NDArray[np.uint8] | None = None
+    """(K, h, w) uint8, 255 times each class's probability; None: not asked for."""
+    confidence: NDArray[np.uint8] | None = None
+    """(h, w) uint8, the largest probability; None: not asked for."""
 
 
 class PredictionRun:
@@ -96,24 +101,18 @@ class PredictionRun:
         cache: CacheSettings | None = None,
         model_folders: Sequence[Path | None] = (),
     ) -> None:
-        if config.context == "auto" and not all(
-            isinstance(model, MuViTSegmenter) for model in models
-        ):
-            # Another network with such a configuration: nothing is known of its parts.
-            config = dataclasses.replace(config, context="own")
-        self.config = config
+        self.config = config = settled_context(config, models)
         self.out = out
         self.stopped = False
         self._models = tuple(models)
-        configs = [config_of(model) for model in models]
-        self._model_config = same_input(configs)
+        self._model_config = same_input([config_of(model) for model in models])
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
-        self.plan: PredictionPlan = plan_prediction(self._pyramid, configs, config)
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
+        self.plan: PredictionPlan = self._planned()
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
@@ -144,6 +143,15 @@ class PredictionRun:
         self._active = False
         self._warned = False
 
+    def _planned(self) -> PredictionPlan:
+        pyramid = self._pyramid
+        if self.config.tissue and not cheap_to_look_at(pyramid):
+            # A look at all of it: then the levels that crops need come with it.
+            pyramid = self._with_coarse_levels()
+        configs = [config_of(model) for model in self._models]
+        with readable(pyramid):
+            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
+
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
         if self._writer is None:
@@ -169,6 +177,7 @@ class PredictionRun:
                 self.config,
                 self.precision,
                 model_name,
+                self.config.outputs,
             )
         writer = LabelWriter(
             out,
@@ -188,7 +197,7 @@ class PredictionRun:
 
     @property
     def levels(self) -> list[Level] | None:
-        """The output's arrays, finest first; None for a preview.
+        """The arrays of the labels, finest first; None for a preview.
 
         The finest one is on disk, the others hold the newest pixels in memory.
         """
@@ -270,14 +279,15 @@ class PredictionRun:
             yield self._finish(written)
         self._first_error = str(engine.first_error)
 
-    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
+    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[FilledTile]:
         """Send blocks to other processes; take over what they have written."""
         if self._workers is None or self._writer is None:  # pragma: no cover
             raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(work, schedule, self._stop):
+        for result in self._workers.do(
+            work, schedule, self._stop, self._writer.lock_text
+        ):
             for index in result.tiles:
-                tile = self.plan.tile(index)
-                yield tile, self._writer.adopt(tile)
+                yield self._writer.adopt(self.plan.tile(index))
             if result.failed:
                 self._first_error = self._first_error or result.error
                 self.failed.extend(result.failed)
@@ -294,13 +304,14 @@ class PredictionRun:
             self._model_config.scale_factors,
             cache=self._cache,
             # A look at a region must not wait for a pass over the whole slide.
-            build=self.config.region is None,
+            build=self.config.tissue
+            or not (self.config.region or self.config.outlines),
             on_progress=self._on_progress,
             should_stop=self._stop.asked,
         )
 
-    def _finish(self, written: Written) -> PredictedTile:
-        tile, labels = written
+    def _finish(self, written: FilledTile) -> PredictedTile:
+        tile, labels = written.tile, written.labels
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
@@ -311,7 +322,10 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
+        return PredictedTile(
+            tile.index, tile.box, labels, self._done, self._total,
+            written.probabilities, written.confidence,
+        )  # fmt: skip
 
     def _report(self, message: str = "") -> None:
         self._on_progress(

@@ -98,21 +98,21 @@ class Tile:
         (y0, y1), (x0, x1) = self.world
         return y1 - y0, x1 - x0
 
-    def to_output(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def to_output(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resample (nearest) from the tile's world pixels to its output pixels.
 
         Parameters
         ----------
-        labels
-            ``world_shape``, uint8.
+        pixels
+            (..., *world_shape), uint8.
 
         Returns
         -------
         ndarray
-            Shape of ``box``, uint8.
+            (..., *shape of ``box``), uint8.
         """
         if self.zoom == (1.0, 1.0):
-            return labels
+            return pixels
         spans = ((self.box[0], self.box[2]), (self.box[1], self.box[3]))
         rows, columns = (
             np.clip(
@@ -124,4 +124,4 @@ class Tile:
                 spans, self.world, self.zoom, self.offset, strict=True
             )
         )
-        return np.ascontiguousarray(labels[np.ix_(rows, columns)])
+        return np.ascontiguousarray(pixels[..., rows[:, None], columns])

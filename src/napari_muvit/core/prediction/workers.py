@@ -63,9 +63,16 @@ class Workers:
         return cls(crew, folders, out.absolute())
 
     def do(
-        self, work: Work, schedule: BlockSchedule, stop: StopCheck
+        self, work: Work, schedule: BlockSchedule, stop: StopCheck, lock: str
     ) -> Iterator[BlockResult]:
         """Have all blocks of a schedule done; results come as they are ready.
+
+        Parameters
+        ----------
+        work, schedule, stop
+            As for `Engine`.
+        lock
+            What the output's lock holds: a worker that finds another text leaves.
 
         Raises
         ------
@@ -80,20 +87,28 @@ class Workers:
             with contextlib.suppress(OSError):
                 flag.touch()
 
-        jobs = self._jobs(work, schedule)
-        yield from spread(self.crew, jobs, stop.check, abort)
+        jobs = self._jobs(work, schedule, lock)
+        try:
+            yield from spread(self.crew, jobs, stop.check, abort)
+        finally:
+            with contextlib.suppress(OSError):
+                flag.unlink(missing_ok=True)
 
-    def _jobs(self, work: Work, schedule: BlockSchedule) -> Iterator[BlockJob]:
+    def _jobs(
+        self, work: Work, schedule: BlockSchedule, lock: str
+    ) -> Iterator[BlockJob]:
         folders = tuple(str(folder) for folder in self.models)
         hashes = hash_models(work.models)
         threads = work.config.num_threads or max(
             1, (os.cpu_count() or 1) // self.crew.size
         )
         config = dataclasses.replace(
-            work.config, workers=1, scheduler=None, region=None, num_threads=threads
-        )
+            work.config, workers=1, scheduler=None, num_threads=threads,
+            # A worker is told its tiles.
+            region=None, outlines=(), tissue=False,
+        )  # fmt: skip
         while (tiles := schedule.next()) is not None:
             yield BlockJob(
                 work.pyramid, folders, hashes, work.normalisation, config,
-                str(self.out), tiles,
+                str(self.out), lock, tiles,
             )  # fmt: skip
