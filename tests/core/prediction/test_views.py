@@ -215,7 +215,7 @@ def test_all_views_of_a_model_that_does_not_care_are_one_view(
 def test_answers_are_those_by_hand(
     slide: Build, models: int, changes: dict[str, Any]
 ) -> None:
-    pyramid = slide((50, 35))
+    pyramid = slide((40, 35))
     given = [make_model(seed, scale_factors=(1, 4, 8)) for seed in range(models)]
     run = predict(pyramid, given, cpu(**changes))
     assert (run.plan.contexts is not None) == (changes.get("context") == "shared")
