@@ -201,8 +201,11 @@ def test_a_region_alone(tmp_path: Path) -> None:
 
 
 def test_models_without_coarse_heads_say_so(slide: Build) -> None:
-    for changes in ({"attention": "joint"}, {"level_heads": False},
-                    {"boxes": "naive"}, {"decoder": "unetr", "decoder_dim": 16}):  # fmt: skip
+    without: list[dict[str, Any]] = [
+        {"attention": "joint"}, {"level_heads": False}, {"boxes": "naive"},
+        {"decoder": "unetr", "decoder_dim": 16},
+    ]  # fmt: skip
+    for changes in without:
         model = make_model(**changes)
         with pytest.raises(ConfigError, match="There is no preview"):
             preview_slide(slide((64, 64)), model, cpu())
