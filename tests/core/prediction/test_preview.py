@@ -211,8 +211,10 @@ def test_a_region_alone(tmp_path: Path) -> None:
 
 
 def test_models_without_coarse_heads_say_so(slide: Build) -> None:
-    for changes in ({"attention": "joint"}, {"level_heads": False},
-                    {"boxes": "naive"}):  # fmt: skip
+    without: list[dict[str, Any]] = [
+        {"attention": "joint"}, {"level_heads": False}, {"boxes": "naive"},
+    ]  # fmt: skip
+    for changes in without:
         model = make_model(**changes)
         with pytest.raises(ConfigError, match="There is no preview"):
             preview_slide(slide((64, 64)), model, cpu())
