@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
 
-from napari_muvit.core.config import ModelConfig, PredictionConfig
+from napari_muvit.core.config import PredictionConfig
 from napari_muvit.core.errors import (
     CheckpointError,
     ConfigError,
@@ -44,15 +43,9 @@ def cpu(**changes: Any) -> PredictionConfig:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        decoder="pyramid", scale_factors=(1, 4), num_classes=3, crop_size=32,
-        embed_dim=16, depth=1, num_heads=2, normalisation="percentile",
-    )  # fmt: skip
-    network = build_model(config)
-    save_model(network, tmp_path / "model")
-    return tmp_path / "model"
+def model(tiny_model: Build) -> Path:
+    path: Path = tiny_model(attention="joint")
+    return path
 
 
 @pytest.fixture
