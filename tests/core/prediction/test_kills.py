@@ -184,7 +184,7 @@ def test_ctrl_c_keeps_what_is_finished(
 
 
 @pytest.mark.parametrize(
-    "both",
+    ("one", "other"),
     [
         ([], []),
         ([], ["--shard", "0/2"]),
@@ -192,13 +192,16 @@ def test_ctrl_c_keeps_what_is_finished(
         (["--shard", "0/2"], ["--shard", "1/2"]),
         (["--overwrite"], ["--overwrite"]),
     ],
-    ids=" and ".join,
 )
 def test_two_at_once_on_one_output(
-    words: list[str], tmp_path: Path, check_same: Build, both: tuple[list[str], ...]
+    words: list[str],
+    tmp_path: Path,
+    check_same: Build,
+    one: list[str],
+    other: list[str],
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    programs = [*both, []]
+    programs = [one, other, []]
     with contextlib.ExitStack() as stack:
         runs = [
             stack.enter_context(
@@ -216,7 +219,7 @@ def test_two_at_once_on_one_output(
         run(alone, [*words, "--out", str(whole)])
         for delay in (0.0, 0.0, 0.02, 0.3):
             shutil.rmtree(out, ignore_errors=True)
-            for process, more in zip((first, second), both, strict=True):
+            for process, more in zip((first, second), (one, other), strict=True):
                 line = json.dumps([*words, *more, "--out", str(out)])
                 print(line, file=process.stdin, flush=True)
                 time.sleep(delay)
