@@ -17,7 +17,7 @@ from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.data.arrays import ArraySource
 from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
 from napari_muvit.core.model.checkpoint import save_model
-from napari_muvit.core.model.segmenter import build_model
+from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 
 CLASSES = 4
 
@@ -68,6 +68,26 @@ def make_pyramid(array: object, **changes: object) -> Pyramid:
     return Pyramid((level,), **changes)  # type: ignore[arg-type]
 
 
+def balance(network: MuViTSegmenter) -> None:
+    """Take the preference of an untrained network for one class away."""
+    config = network.config
+    shape = (4, len(config.scale_factors), config.in_channels)
+    x = torch.rand(*shape, config.crop_size, config.crop_size)
+    boxes = torch.zeros(*shape[:2], 2, 2)
+    for level, factor in enumerate(config.scale_factors):
+        boxes[:, level, 1] = config.crop_size * factor
+    with torch.no_grad():
+        mean = network.eval()(x, boxes).mean(dim=(0, 2, 3))
+        heads = [
+            module
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d) and module.bias is not None
+            if module.out_channels == config.num_classes
+        ]
+        assert heads[0].bias is not None
+        heads[0].bias -= mean
+
+
 @pytest.fixture
 def identity_model() -> Callable[..., IdentityModel]:
     def build(**changes: object) -> IdentityModel:
@@ -109,8 +129,10 @@ def tiny_model(tmp_path: Path) -> Callable[..., Path]:
             "decoder": "pyramid", "scale_factors": (1, 4), "num_classes": 3,
             "crop_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2,
             "normalisation": "percentile", "attention": "coarse_to_fine",
+            "pyramid_channels": (8, 8, 8, 8),
         }  # fmt: skip
         network = build_model(ModelConfig(**(values | changes)))  # type: ignore[arg-type]
+        balance(network)
         save_model(network, tmp_path / "model")
         return tmp_path / "model"
 

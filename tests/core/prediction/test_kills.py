@@ -53,7 +53,7 @@ def slide(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def words(slide: Path, tiny_model: Build, temporary: Path) -> list[str]:
-    model = tiny_model(crop_size=128, pyramid_channels=(8, 8, 8, 8))
+    model = tiny_model(crop_size=128)
     return ["predict", str(slide), "--model", str(model), "--device", "cpu"]
 
 
@@ -132,7 +132,7 @@ def test_twenty_kills_at_random_moments(
     chance = random.Random(0)
     kills, seen = 0, set()
     while kills < 20:
-        if run(forks, [*words, str(part)], chance.uniform(0, seconds / 3)):
+        if run(forks, [*words, str(part)], chance.uniform(0, 0.9 * seconds)):
             kills += 1
             seen.add(marks(part / "slide.zarr"))
         else:
@@ -181,3 +181,59 @@ def test_ctrl_c_keeps_what_is_finished(
     assert names - {"done-0-of-1"} == {"done", "run.json"}
     run(forks, [*words, "--out", str(out)])
     check_same(out / "slide.zarr", whole / "slide.zarr")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([], []),
+        ([], ["--shard", "0/2"]),
+        (["--shard", "1/2"], ["--shard", "1/2"]),
+        (["--shard", "0/2"], ["--shard", "1/2"]),
+        (["--overwrite"], ["--overwrite"]),
+    ],
+)
+def test_two_at_once_on_one_output(
+    words: list[str],
+    tmp_path: Path,
+    check_same: Build,
+    one: list[str],
+    other: list[str],
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    programs = [one, other, []]
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", FORKS], text=True, stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                )
+            )
+            for _ in programs
+        ]  # fmt: skip
+        for process in runs:
+            stack.callback(process.kill)
+            assert read_line(process) == "ready"
+        first, second, alone = runs
+        run(alone, [*words, "--out", str(whole)])
+        for delay in (0.0, 0.0, 0.02, 0.3):
+            shutil.rmtree(out, ignore_errors=True)
+            for process, more in zip((first, second), (one, other), strict=True):
+                line = json.dumps([*words, *more, "--out", str(out)])
+                print(line, file=process.stdin, flush=True)
+                time.sleep(delay)
+            codes = []
+            for process in (first, second):
+                read_line(process)
+                codes.append(os.waitstatus_to_exitcode(int(read_line(process))))
+            # Both are done, or one was refused; never a traceback.
+            assert set(codes) <= {0, 2}
+            run(alone, [*words, "--out", str(out)])
+            check_same(out / "slide.zarr", whole / "slide.zarr")
+        for process in (first, second):
+            process.kill()
+            errors = process.communicate()[1].replace("\r", "\n").splitlines()
+            said = [line for line in errors if line.startswith("napari-muvit:")]
+            assert "Traceback" not in "".join(errors)
+            assert all("is being written" in s or "meanwhile" in s for s in said), said
