@@ -289,6 +289,25 @@ def test_json_of_the_finished_slides_though_a_later_one_fails(
     assert [row["image"] for row in json.loads(said.out)] == ["000_image"]
 
 
+def test_probabilities_and_confidence_are_written_when_asked_for(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = str(data / "s/000_image.zarr"), tmp_path / "o"
+    command = ["predict", image, "--model", str(model), "--out", str(out)]
+    asked = ["--confidence", "--probabilities"]
+    assert main([*command, *asked]) == 0
+    store = out / "000_image.zarr"
+    for name in ("probabilities", "confidence"):
+        assert (store / name / "zarr.json").is_file()
+    capsys.readouterr()
+    assert main([*command, *asked]) == 0
+    assert "Already complete" in capsys.readouterr().out
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "labels alone were asked for" in error
+    assert error.count("napari-muvit:") == 1
+
+
 def test_dry_runs_print_json_alone(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

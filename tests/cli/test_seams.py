@@ -1,4 +1,4 @@
-"""``evaluate --seams`` and ``predict --seams``."""
+"""``evaluate --seams``, and ``predict`` with ``--seams`` and ``--preview``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_muvit.cli import main
 from napari_muvit.core import ModelConfig, build_model, save_model
@@ -80,3 +81,19 @@ def test_predict_keeps_it_with_the_prediction(
     assert json.loads((files / "e.json").read_text())["a"] == stored
     assert main([*words, "--shard", "0/2"]) == 2
     assert "--seams needs a finished prediction" in capsys.readouterr().err
+
+
+def test_predict_shows_the_whole_slide_first(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", str(files / "a.tif"), "--model", str(files / "model"),
+             "--out", str(files / "looked"), "--preview"]  # fmt: skip
+    assert main(words) == 0
+    picture = files / "looked/a.preview.png"
+    assert f"Preview: {picture}" in capsys.readouterr().err
+    with Image.open(picture) as image:
+        assert image.size == (11, 10)
+    assert main([*words, "--json"]) == 0
+    assert "preview" not in json.loads(capsys.readouterr().out)[0]
+    assert main([*words, "--json", "--overwrite"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["preview"] == str(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,10 @@ def add_predict(commands: Commands) -> None:
         help="do the I-th of N parts (from 0), as a job array does",
     )  # fmt: skip
     add(
+        "--preview", action="store_true",
+        help="first the whole slide from the coarse levels, as NAME.preview.png",
+    )  # fmt: skip
+    add(
         "--seams", action="store_true",
         help="at the end: whether borders of crops show, from a few tiles",
     )  # fmt: skip
@@ -99,6 +104,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
+        preview=arguments.preview,
         overwrite=arguments.overwrite,
         outputs=_outputs(arguments),
     )
@@ -200,6 +206,11 @@ def _predict_one(
             on_progress=console, should_stop=should_stop,
             cache=cache_settings(arguments),
         )  # fmt: skip
+        if config.scheduler is not None:
+            # What is wrong with a cluster is said once, in one line.
+            for name in ("distributed", "distributed.client"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+        preview = _write_preview(run, out, models[0].config.colors, console)
         tiles = sum(1 for _ in run)
     state = "Stopped; run again to continue" if run.stopped else "Written"
     if run.finished_before:
@@ -209,9 +220,27 @@ def _predict_one(
     result = {
         "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
     }  # fmt: skip
+    if preview is not None:
+        result["preview"] = str(preview)
     if arguments.seams and not run.stopped:
         _add_seams(result, run, image, models, arguments)
     return result
+
+
+def _write_preview(
+    run: Any, out: Path, colors: Sequence[str], console: Console
+) -> Path | None:
+    """Write the picture of the whole slide, where it was asked for and can be had."""
+    from ..core.files import write_bytes
+    from ..core.progress import Progress
+
+    preview = run.make_preview()
+    if preview is None:
+        return None
+    path = out.with_suffix(".preview.png")
+    write_bytes(path, preview.png(colors))
+    console(Progress(stage="write", done=1, total=1, message=f"Preview: {path}"))
+    return path
 
 
 def _add_seams(

@@ -9,8 +9,9 @@ from typing import Literal
 from .errors import Cancelled
 
 Stage = Literal[
-    "prepare", "levels", "train", "validate", "predict", "evaluate", "export", "write"
-]
+    "prepare", "levels", "train", "validate", "preview", "predict", "evaluate",
+    "export", "write",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,11 +97,20 @@ def collect(run: PredictionRun) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("overlap", "changes"),
+    [
+        (0.0, {}),
+        (0.25, {}),
+        (0.25, {"attention": "within_level"}),
+        (0.0, {"decoder": "unetr", "decoder_dim": 24}),
+        (0.25, {"decoder": "unetr", "decoder_dim": 24, "context_skip": True}),
+    ],
+)
 def test_labels_are_those_of_the_whole_model_on_the_same_boxes(
-    slide: Build, overlap: float
+    slide: Build, overlap: float, changes: dict[str, Any]
 ) -> None:
-    pyramid, model = slide((210, 333)), make_model()
+    pyramid, model = slide((210, 333)), make_model(**changes)
     run = predict(pyramid, model, cpu(overlap=overlap))
     assert run.plan.contexts is not None
     found = collect(run)

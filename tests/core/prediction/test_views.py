@@ -28,6 +28,7 @@ from napari_muvit.core.model.segmenter import MuViTSegmenter, build_model
 from napari_muvit.core.prediction import PredictionRun, plan_prediction, predict
 from napari_muvit.core.prediction.canvases import Canvases
 from napari_muvit.core.prediction.identity import hash_model
+from napari_muvit.core.prediction.record import LOCK, PRIVATE
 from napari_muvit.core.prediction.views import (
     PLACES,
     list_views,
@@ -359,9 +360,10 @@ def test_a_block_by_several_models_has_the_bytes_of_a_whole_run(
     run = predict(pyramid, folders, config, out)
     hashes = tuple(hash_model(model, model.config) for model in models)
     tiles = (1, 5)
+    lock = (out / PRIVATE / LOCK).read_text()
     job = BlockJob(
         pyramid, tuple(map(str, folders)), hashes, run.normalisation, config, str(out),
-        (out / ".muvit" / "lock").read_text(), tiles,
+        lock, tiles,
     )  # fmt: skip
     assert sorted(run_block(job).tiles) == list(tiles)
     run.close()

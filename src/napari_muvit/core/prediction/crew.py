@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
+    CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
@@ -189,8 +190,13 @@ def _result(future: Future[BlockResult]) -> BlockResult | None:
         return None
     except MuvitError:
         raise
+    except CancelledError as error:
+        # We cancel nothing that we wait for.
+        raise MuvitError(
+            "The dask scheduler is lost. What is finished is kept; run again to go on."
+        ) from error
     except Exception as error:
-        # dask's ways to say that workers died too often, or that the scheduler is gone.
+        # dask's way to say that workers died too often.
         what = " ".join(str(error).split()) or type(error).__name__
         raise MuvitError(
             f"A worker failed ({type(error).__name__}): {what[:300]} What is finished "

@@ -76,6 +76,8 @@ class Engine:
         Asked often.
     say
         Told what a user should know.
+    look
+        Shown each shared context when it is computed.
 
     Attributes
     ----------
@@ -93,6 +95,7 @@ class Engine:
         writer: TileWriter | None,
         stop: StopCheck,
         say: Callable[[str], None],
+        look: Callable[[int, SharedContext], None] | None = None,
     ) -> None:
         self.failed: list[PixelBox] = []
         self.first_error: PyramidError | None = None
@@ -102,6 +105,7 @@ class Engine:
         self._writer = writer
         self._stop = stop
         self._say = say
+        self._look = look
         self._pass_size = work.plan.batch_size
         self._unread = 0
         self._released = False
@@ -278,7 +282,7 @@ class Engine:
         boxes = NestedCrop(grid.boxes(index)).as_array()
         local = self._sent((boxes - boxes[-1, 0]).astype(np.float32)[None])
         x = self._sent(reader.read_context(index)[None])
-        return ViewedContext(
+        context = ViewedContext(
             tuple(
                 compute_context(
                     cast("MuViTSegmenter", self._work.models[view.model]),
@@ -288,6 +292,10 @@ class Engine:
                 for view in self._work.plan.views
             )
         )
+        if self._look is not None:
+            # The first view is the first model's, as the slide lies.
+            self._look(index, context.views[0])
+        return context
 
     def _sent(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(self._work.device, non_blocking=True)

@@ -23,6 +23,7 @@ from ..model.device import resolve_device
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
+from .contexts import has_preview
 from .engine import Engine, Work
 from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
@@ -30,6 +31,8 @@ from .filled import FilledTile
 from .identity import describe_run
 from .levels import Level
 from .plan import PredictionPlan, plan_prediction
+from .preview import Preview
+from .preview_paint import new_preview, paint, refiner
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
@@ -87,6 +90,8 @@ class PredictionRun:
         ``32-true`` or ``bf16-mixed``.
     failed
         Boxes of the tiles that could not be read, in output pixels.
+    preview
+        The whole slide as the coarse levels see it, where it was asked for and begun.
     """
 
     def __init__(
@@ -137,7 +142,8 @@ class PredictionRun:
             self._schedule = Schedule(self.plan, left_out)
         else:
             self._schedule = BlockSchedule(self.plan, left_out)
-        self._engine: Engine | None = None
+        self._work: Work | None = None
+        self.preview: Preview | None = None
         self.failed: list[PixelBox] = []
         self._first_error = ""
         self._active = False
@@ -262,17 +268,51 @@ class PredictionRun:
                 "file and run again, or choose a region without it."
             )
 
+    def make_preview(self) -> Preview | None:
+        """Look at the whole slide, unless that was done; iterating does it, too.
+
+        Returns
+        -------
+        Preview or None
+            None where none was asked for, the model cannot, all tiles are finished, or
+            it was stopped.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read.
+        """
+        with contextlib.suppress(Cancelled):
+            self._look()
+        return self.preview
+
+    def _look(self) -> None:
+        asked = self.config.preview and has_preview(self._model_config)
+        if self.preview is not None or self.finished_before or not asked:
+            return
+        work = self._ready()
+        self.preview = new_preview(work, refined=self._workers is None)
+        paint(work, self.preview, self._stop, self._on_progress)
+
+    def _ready(self) -> Work:
+        """Return what goes through which model, once."""
+        if self._work is None:
+            self._work = Work(
+                self._with_coarse_levels(), self._models, self._model_config,
+                self.normalisation, self.plan, self.config, self._device,
+                self.precision,
+            )  # fmt: skip
+        return self._work
+
     def _predicted(self) -> Iterator[PredictedTile]:
-        work = Work(
-            self._with_coarse_levels(), self._models, self._model_config,
-            self.normalisation, self.plan, self.config, self._device, self.precision,
-        )  # fmt: skip
+        work = self._ready()
+        self._look()
         if isinstance(self._schedule, BlockSchedule):
             yield from map(self._finish, self._by_workers(work, self._schedule))
             return
         engine = Engine(
             work, self._schedule, self._wanted & ~self._finished, self._target,
-            self._stop, self._report,
+            self._stop, self._report, refiner(work, self.preview),
         )  # fmt: skip
         self.failed = engine.failed
         for written in engine:
