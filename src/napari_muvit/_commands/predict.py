@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._console import Console, interruptible, say
+from .._console import Console, complain, interruptible, say
 from ..core.errors import ConfigError, OutputError
 from .shared import (
+    EXIT_MISTAKE,
     EXIT_STOPPED,
     Commands,
     add_no_cache,
@@ -16,11 +18,14 @@ from .shared import (
     as_json,
     cache_settings,
     numbers,
-    open_image,
+    planes,
+    reading_options,
 )
 
 if TYPE_CHECKING:
     import argparse
+
+    from ..core.prediction.chain import SlideResult
 
 
 def add_predict(commands: Commands) -> None:
@@ -29,7 +34,11 @@ def add_predict(commands: Commands) -> None:
     add("images", nargs="+", metavar="IMAGE")
     add("--model", type=Path, required=True, help="model folder")
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
-    add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
+    add(
+        "--region", metavar="WHERE",
+        help="y0,x0,y1,x1 in pixels of the finest level, or a GeoJSON file of areas",
+    )  # fmt: skip
+    add("--tissue", action="store_true", help="skip tiles without tissue")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
     add_reading(add)
     add_no_cache(add)
@@ -58,11 +67,13 @@ def add_predict(commands: Commands) -> None:
 def run_predict(arguments: argparse.Namespace) -> int:
     """Segment slides into ``OUT/<name>.zarr``."""
     from ..core.config import PredictionConfig
-    from ..core.model.checkpoint import load_model
+    from ..core.data.open import name_of, open_pyramid
+    from ..core.prediction.many import predict_many
 
     config = PredictionConfig(
         overlap=arguments.overlap,
-        region=_region(arguments.region),
+        **_where(arguments),
+        tissue=arguments.tissue,
         batch_size=arguments.batch,
         device=arguments.device,
         precision=arguments.precision,
@@ -72,29 +83,85 @@ def run_predict(arguments: argparse.Namespace) -> int:
         shard=_shard(arguments.shard),
         overwrite=arguments.overwrite,
     )
-    images = [open_image(path, arguments) for path in arguments.images]
-    outputs = _output_paths(arguments.out, [image.name for image in images])
-    model = load_model(arguments.model)
-    results: list[dict[str, Any]] = []
+    outputs = _output_paths(
+        arguments.out, [name_of(path, arguments.inside) for path in arguments.images]
+    )
+    open_slide = functools.partial(open_pyramid, **reading_options(arguments))
+    if arguments.dry_run:
+        return _dry_run(outputs, open_slide, config, arguments)
+    results: list[SlideResult] = []
     try:
-        for image, out in zip(images, outputs, strict=True):
-            results.append(_predict_one(image, out, model, config, arguments))
-            if results[-1]["stopped"]:
-                break
+        with Console() as console, interruptible() as should_stop:
+            for result in predict_many(
+                arguments.images, arguments.model, config, outputs,
+                open_slide=open_slide, on_progress=console, should_stop=should_stop,
+                cache=cache_settings(arguments),
+            ):  # fmt: skip
+                results.append(result)
+                console.close()
+                _say_result(result, arguments)
     finally:
-        # Also when a later slide fails: what is finished lies on the disk.
+        # Also when something fails: what is finished lies on the disk.
         if arguments.json:
-            say(as_json(results))
-    return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
+            say(as_json([_facts(result) for result in results]))
+    if any(result.stopped for result in results):
+        return EXIT_STOPPED
+    return _say_failed(results, len(outputs))
 
 
-def _region(text: str | None) -> tuple[float, float, float, float] | None:
+def _say_result(result: SlideResult, arguments: argparse.Namespace) -> None:
+    if arguments.json or result.error is not None:
+        return
+    state = "Stopped; run again to continue" if result.stopped else "Written"
+    if result.finished_before:
+        state = "Already complete"
+    say(f"{state}: {result.out} ({result.tiles} tiles)")
+
+
+def _name(result: SlideResult) -> str:
+    """Name of the slide, with that of the image in it."""
+    return result.out.name.removesuffix(".zarr")
+
+
+def _facts(result: SlideResult) -> dict[str, Any]:
+    facts = {
+        "image": _name(result), "out": str(result.out), "tiles": result.tiles,
+        "stopped": result.stopped,
+    }  # fmt: skip
+    return facts | ({"error": str(result.error)} if result.error else {})
+
+
+def _say_failed(results: Sequence[SlideResult], count: int) -> int:
+    """Say which slides failed, and why; return the exit status."""
+    failed = [result for result in results if result.error is not None]
+    if count == 1 and failed and failed[0].error is not None:
+        raise failed[0].error
+    for result in failed:
+        complain(f"{_name(result)}: {' '.join(str(result.error).split())}")
+    if failed:
+        complain(f"{len(failed)} of {count} slides failed; the others are done.")
+    return EXIT_MISTAKE if failed else 0
+
+
+def _where(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Region or outlines, as `PredictionConfig` takes them."""
+    text = arguments.region
     if text is None:
-        return None
+        return {}
+    from ..core.data.geojson import is_geojson
+
+    if is_geojson(text):
+        from ..core.prediction.outlined import read_outlines
+
+        chosen = planes(arguments.plane)
+        plane = (chosen.get("z", 0), chosen.get("t", 0))
+        return {"outlines": read_outlines(text, plane)}
     values = numbers(text, float, "region")
     if len(values) != 4:
-        raise ConfigError(f"--region is {text!r}; y0,x0,y1,x1 is needed.")
-    return (values[0], values[1], values[2], values[3])
+        raise ConfigError(
+            f"--region is {text!r}; y0,x0,y1,x1 or a GeoJSON file is needed."
+        )
+    return {"region": values}
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -126,44 +193,32 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / f"{name}.zarr" for name in names]
 
 
-def _predict_one(
-    image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def _dry_run(
+    outputs: Sequence[Path],
+    open_slide: Callable[[str], Any],
+    config: Any,
+    arguments: argparse.Namespace,
+) -> int:
+    """Say what would be done."""
+    from ..core.model.checkpoint import load_model
     from ..core.prediction.blocks import count_work
-    from ..core.prediction.entry import predict
     from ..core.prediction.plan import plan_prediction
 
-    if arguments.dry_run:
+    model = load_model(arguments.model)
+    results = []
+    for path, out in zip(arguments.images, outputs, strict=True):
+        image = open_slide(path)
         view = image.viewed_at(model.config.pixel_size)
         plan = plan_prediction(view, model.config, config)
         tiles, crops, contexts = count_work(plan, config.shard)
+        results.append({
+            "image": image.name, "out": str(out), "tiles": tiles, "crops": crops,
+            "contexts": contexts, "notes": list(plan.notes), "stopped": False,
+        })  # fmt: skip
         if not arguments.json:
             shared = f" that share {contexts} contexts" if contexts else ""
             what = f"{image.name}: {tiles} tiles of {crops} crops{shared} to {out}"
             say("\n".join([what, *plan.notes]))
-        return {
-            "image": image.name,
-            "out": str(out),
-            "tiles": tiles,
-            "crops": crops,
-            "contexts": contexts,
-            "notes": list(plan.notes),
-            "stopped": False,
-        }
-    with Console(image.name) as console, interruptible() as should_stop:
-        # Workers load it themselves.
-        several = config.workers > 1 or config.scheduler is not None
-        run = predict(
-            image, arguments.model if several else model, config, out=out,
-            on_progress=console, should_stop=should_stop,
-            cache=cache_settings(arguments),
-        )  # fmt: skip
-        tiles = sum(1 for _ in run)
-    state = "Stopped; run again to continue" if run.stopped else "Written"
-    if run.finished_before:
-        state = "Already complete"
-    if not arguments.json:
-        say(f"{state}: {out} ({tiles} tiles)")
-    return {
-        "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
-    }  # fmt: skip
+    if arguments.json:
+        say(as_json(results))
+    return 0

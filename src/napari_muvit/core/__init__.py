@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         load_reference_encoder,
     )
     from .model.segmenter import MuViTSegmenter, build_model
+    from .prediction.chain import SlideResult
     from .prediction.entry import predict
+    from .prediction.many import predict_many
     from .prediction.outlined import read_outlines
     from .prediction.plan import PredictionPlan, plan_prediction
     from .prediction.run import PredictionRun
@@ -81,7 +83,9 @@ _HOMES = {
     ),
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
+    "prediction.chain": ("SlideResult",),
     "prediction.entry": ("predict",),
+    "prediction.many": ("predict_many",),
     "prediction.outlined": ("read_outlines",),
     "prediction.run": ("PredictionRun",),
     "presets": ("PRESETS", "preset"),
@@ -104,7 +108,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
     "TrainingResult",
     "plan_prediction", "PredictionPlan", "read_outlines",
-    "predict", "PredictionRun", "evaluate", "Evaluation",
+    "predict", "PredictionRun", "predict_many", "SlideResult", "evaluate", "Evaluation",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",

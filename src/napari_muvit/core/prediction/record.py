@@ -14,7 +14,7 @@ STOP = "stop"
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return ``run.json`` of a prediction, None where there is none."""
-    return _read_json(path / PRIVATE / "run.json")
+    return read_json(path / PRIVATE / "run.json")
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:
@@ -42,7 +42,8 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:
     return tuple(found[k] for k in sorted(found)), None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, None where there is none."""
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -25,6 +25,7 @@ from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
+from .crew import Crew
 from .engine import Engine, Work
 from .execution import StopCheck, settled_precision
 from .identity import describe_run
@@ -33,7 +34,8 @@ from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
-from .workers import Workers
+from .worker import BlockResult
+from .workers import Blocks, Workers
 from .writer import LabelWriter, Level
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class PredictionRun:
         should_stop: StopFn,
         cache: CacheSettings | None = None,
         model_folder: Path | None = None,
+        crew: Crew | None = None,
     ) -> None:
         if config.context == "auto" and not isinstance(model, MuViTSegmenter):
             # Another network with such a configuration: nothing is known of its parts.
@@ -116,7 +119,7 @@ class PredictionRun:
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folder, out)
+        self._workers = Workers.of(config, model_folder, out, crew)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -158,7 +161,7 @@ class PredictionRun:
         if self.finished_before:
             self._writer.complete(self._wanted)
             if self._workers is not None:
-                self._workers.crew.close()
+                self._workers.close()
             return None
         shard = self.config.shard
         target = self._writer if shard is None else ShardWriter(self._writer, shard)
@@ -216,6 +219,11 @@ class PredictionRun:
         """End the iteration soon and keep what is finished; safe from any thread."""
         self._stop.event.set()
 
+    def keep(self) -> None:
+        """Say that the output is still in use, where nothing was written for long."""
+        if self._writer is not None:
+            self._writer.keep()
+
     def close(self) -> None:
         """Let others write to the output; done by the end of an iteration too."""
         if self._target is not None:
@@ -254,23 +262,19 @@ class PredictionRun:
             except Cancelled:
                 self.stopped = True
                 return
-        if self.failed:
-            raise PyramidError(
-                f"{len(self.failed)} of {self._total} tiles could not be read; the "
-                f"others are done. The first error: {self._first_error} Repair the "
-                "file and run again, or choose a region without it."
-            )
+        self.check_failed()
 
     def _predicted(self) -> Iterator[PredictedTile]:
-        work = Work(
-            self._with_coarse_levels(), self._model, self._model_config,
-            self.normalisation, self.plan, self.config, self._device, self.precision,
-        )  # fmt: skip
-        if isinstance(self._schedule, BlockSchedule):
-            yield from map(self._finish, self._by_workers(work, self._schedule))
+        if isinstance(self._schedule, BlockSchedule) and self._workers is not None:
+            with contextlib.closing(self._workers):
+                work = self._work()
+                for result in self._workers.do(work, self._schedule, self._stop):
+                    yield from self.take(result)
             return
+        if isinstance(self._schedule, BlockSchedule):
+            raise ConfigError("There is nobody to work.", "workers")  # pragma: no cover
         engine = Engine(
-            work, self._schedule, self._wanted & ~self._finished, self._target,
+            self._work(), self._schedule, self._wanted & ~self._finished, self._target,
             self._stop, self._report,
         )  # fmt: skip
         self.failed = engine.failed
@@ -278,18 +282,48 @@ class PredictionRun:
             yield self._finish(written)
         self._first_error = str(engine.first_error)
 
-    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
-        """Send blocks to other processes; take over what they have written."""
-        if self._workers is None or self._writer is None:  # pragma: no cover
-            raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(work, schedule, self._stop):
-            for index in result.tiles:
-                tile = self.plan.tile(index)
-                yield tile, self._writer.adopt(tile)
-            if result.failed:
-                self._first_error = self._first_error or result.error
-                self.failed.extend(result.failed)
-                self._report(f"{result.error} Going on with the rest.")
+    def _work(self) -> Work:
+        return Work(
+            self._with_coarse_levels(), self._model, self._model_config,
+            self.normalisation, self.plan, self.config, self._device, self.precision,
+        )  # fmt: skip
+
+    def blocks(self) -> Blocks | None:
+        """Return the work as blocks for several processes, instead of iterating.
+
+        What comes of them is for `take`, and `check_failed` and `close` end it. None:
+        it is for this process alone.
+
+        Raises
+        ------
+        Cancelled
+            If ``should_stop`` said so while coarse levels were made.
+        """
+        if not isinstance(self._schedule, BlockSchedule) or self._workers is None:
+            return None
+        self._report("\n".join(self.plan.notes))
+        return self._workers.blocks(self._work(), self._schedule)
+
+    def take(self, result: BlockResult) -> Iterator[PredictedTile]:
+        """Take over what another process has written of a block."""
+        if self._writer is None:
+            return
+        for index in result.tiles:
+            tile = self.plan.tile(index)
+            yield self._finish((tile, self._writer.adopt(tile)))
+        if result.failed:
+            self._first_error = self._first_error or result.error
+            self.failed.extend(result.failed)
+            self._report(f"{result.error} Going on with the rest.")
+
+    def check_failed(self) -> None:
+        """Raise `PyramidError` if there were tiles that could not be read."""
+        if self.failed:
+            raise PyramidError(
+                f"{len(self.failed)} of {self._total} tiles could not be read; the "
+                f"others are done. The first error: {self._first_error} Repair the "
+                "file and run again, or choose a region without it."
+            )
 
     def _with_coarse_levels(self) -> Pyramid:
         """Return the slide with the levels that it lacks, from the cache on disk.

@@ -112,7 +112,9 @@ class ShardWriter:
         # First: of two that end at the same time, the later one finds no lock.
         self._lock.release()
         self._lock = None
-        if self._writer.all_marked():
+        marked = self._writer.marked()
+        # Of all shards: what a region or outlines leave of the slide.
+        if marked[self._writer.plan.indices()].all():
             # Another shard may be at it, or still be at work.
             with contextlib.suppress(OutputError):
                 self._writer.begin()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
-from .crew import Crew, cluster, local_workers, spread
+from ..errors import ConfigError, MuvitError
+from .crew import Crew, find_crew, spread
 from .identity import hash_model
 from .record import PRIVATE, STOP
 from .worker import BlockJob, BlockResult
@@ -32,12 +32,27 @@ class Workers:
     """Folder of the model, as the workers see it."""
     out: Path
     """Folder of the output, as the workers see it."""
+    shared: bool = False
+    """Whether they work for other predictions, too; then these others end them."""
 
     @classmethod
     def of(
-        cls, config: PredictionConfig, model: Path | None, out: Path | None
+        cls,
+        config: PredictionConfig,
+        model: Path | None,
+        out: Path | None,
+        crew: Crew | None = None,
     ) -> Workers | None:
         """Return the workers that are asked for; None for this process alone.
+
+        Parameters
+        ----------
+        config
+            What the user asked for.
+        model, out
+            Folders of the model and of the output.
+        crew
+            Processes that are there already, and work for others, too.
 
         Raises
         ------
@@ -52,11 +67,15 @@ class Workers:
                 f"Several processes need {lacking}: that is how they share it.",
                 "workers",
             )
-        if config.scheduler is not None:
-            crew = cluster(config.scheduler)
-        else:
-            crew = local_workers(config.workers, config.device)
-        return cls(crew, model.absolute(), out.absolute())
+        shared = crew is not None
+        crew = crew or find_crew(config)
+        if crew is None:
+            return None
+        return cls(crew, model.absolute(), out.absolute(), shared)
+
+    def blocks(self, work: Work, schedule: BlockSchedule) -> Blocks:
+        """Return what is to be done, block by block."""
+        return Blocks(self, work, schedule)
 
     def do(
         self, work: Work, schedule: BlockSchedule, stop: StopCheck
@@ -70,27 +89,60 @@ class Workers:
         MuvitError
             What a worker raised.
         """
-        flag = self.out / PRIVATE / STOP
+        outcomes = spread(self.crew, self.blocks(work, schedule), stop.check)
+        with contextlib.closing(outcomes):
+            for _, outcome in outcomes:
+                if isinstance(outcome, MuvitError):
+                    raise outcome
+                yield outcome
 
-        def abort() -> None:
-            with contextlib.suppress(OSError):
-                flag.touch()
+    def close(self) -> None:
+        """Let the processes go, unless they work for others."""
+        if not self.shared:
+            self.crew.close()
 
-        jobs = self._jobs(work, schedule)
-        yield from spread(self.crew, jobs, stop.check, abort)
 
-    def _jobs(self, work: Work, schedule: BlockSchedule) -> Iterator[BlockJob]:
-        wanted = hash_model(work.model, work.model_config)
+class Blocks:
+    """The blocks of one prediction, as jobs.
+
+    Parameters
+    ----------
+    workers
+        Who does them.
+    work
+        What is done.
+    schedule
+        Which blocks are left.
+    """
+
+    def __init__(self, workers: Workers, work: Work, schedule: BlockSchedule) -> None:
+        self.finished = False
+        self._workers = workers
+        self._work = work
+        self._schedule = schedule
+        self._model_hash = hash_model(work.model, work.model_config)
         threads = work.config.num_threads or max(
-            1, (os.cpu_count() or 1) // self.crew.size
+            1, (os.cpu_count() or 1) // workers.crew.size
         )
-        config = dataclasses.replace(
+        self._config = dataclasses.replace(
             work.config, workers=1, scheduler=None, num_threads=threads,
             # A worker is told its tiles.
             region=None, outlines=(), tissue=False,
         )  # fmt: skip
-        while (tiles := schedule.next()) is not None:
-            yield BlockJob(
-                work.pyramid, str(self.model), wanted, work.normalisation, config,
-                str(self.out), tiles,
-            )  # fmt: skip
+
+    def next(self) -> BlockJob | None:
+        """Return the next job, None after the last one."""
+        tiles = self._schedule.next()
+        if tiles is None:
+            self.finished = True
+            return None
+        work = self._work
+        return BlockJob(
+            work.pyramid, str(self._workers.model), self._model_hash,
+            work.normalisation, self._config, str(self._workers.out), tiles,
+        )  # fmt: skip
+
+    def leave(self) -> None:
+        """Have the workers leave the blocks that they are at."""
+        with contextlib.suppress(OSError):
+            (self._workers.out / PRIVATE / STOP).touch()

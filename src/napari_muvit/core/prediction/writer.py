@@ -31,7 +31,7 @@ from ..data.zarr_writer import halve_labels
 from ..errors import OutputError
 from ..lock import OutputLock, check_free
 from .levels import CoarseLevel
-from .record import PRIVATE, STOP, read_record
+from .record import PRIVATE, STOP, read_json, read_record
 from .shards import check_no_shard, forget_shards, shard_marks
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class LabelWriter:
     def complete(self, wanted: NDArray[np.bool_]) -> None:
         """Make the coarse levels of finished tiles that a kill has cost."""
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
-        if (flags[wanted] != ALL).any() and self.all_marked():
+        if (flags[wanted] != ALL).any() and self.marked()[self.plan.indices()].all():
             self.begin()
             self.close()
 
@@ -173,10 +173,6 @@ class LabelWriter:
         """One flag a tile, as it is on disk now: whether somebody has done it."""
         flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
         return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
-
-    def all_marked(self) -> bool:
-        """Whether somebody has done each tile that is asked for, shards together."""
-        return bool(self.marked()[self.plan.indices()].all())
 
     def refused(self, error: OSError) -> str:
         """Return what to say when the disk refuses."""
@@ -262,6 +258,10 @@ class LabelWriter:
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
         self.done[tile.index] = True
+        self.keep()
+
+    def keep(self) -> None:
+        """Say that the lock is still held."""
         if self._lock is not None:
             self._lock.touch()
 
@@ -395,8 +395,5 @@ def _is_single_store(path: Path) -> bool:
 def _is_group(path: Path) -> bool:
     if (path / ".zgroup").is_file():
         return True
-    try:
-        metadata = json.loads((path / "zarr.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
+    metadata = read_json(path / "zarr.json") or {}
     return bool(metadata.get("node_type") == "group")
