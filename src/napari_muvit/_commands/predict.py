@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,12 @@ from .shared import (
 if TYPE_CHECKING:
     import argparse
 
+    from ..core.config import PredictionConfig
     from ..core.prediction.chain import SlideResult
+    from ..core.prediction.estimate import PredictionEstimate
+    from ..core.prediction.plan import PredictionPlan
+    from ..core.prediction.speed import PredictionSpeed
+    from ..core.progress import StopFn
 
 
 def add_predict(commands: Commands) -> None:
@@ -196,29 +203,81 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 def _dry_run(
     outputs: Sequence[Path],
     open_slide: Callable[[str], Any],
-    config: Any,
+    config: PredictionConfig,
     arguments: argparse.Namespace,
 ) -> int:
     """Say what would be done."""
     from ..core.model.checkpoint import load_model
-    from ..core.prediction.blocks import count_work
-    from ..core.prediction.plan import plan_prediction
+    from ..core.prediction.crew import SLIDE_ERRORS, find_crew
 
     model = load_model(arguments.model)
-    results = []
-    for path, out in zip(arguments.images, outputs, strict=True):
-        image = open_slide(path)
-        view = image.viewed_at(model.config.pixel_size)
-        plan = plan_prediction(view, model.config, config)
-        tiles, crops, contexts = count_work(plan, config.shard)
-        results.append({
-            "image": image.name, "out": str(out), "tiles": tiles, "crops": crops,
-            "contexts": contexts, "notes": list(plan.notes), "stopped": False,
-        })  # fmt: skip
-        if not arguments.json:
-            shared = f" that share {contexts} contexts" if contexts else ""
-            what = f"{image.name}: {tiles} tiles of {crops} crops{shared} to {out}"
-            say("\n".join([what, *plan.notes]))
+    crew = find_crew(config)
+    workers = 1 if crew is None else crew.size
+    if crew is not None:
+        crew.close()
+    results: list[dict[str, Any]] = []
+    estimates: list[PredictionEstimate] = []
+    failed = False
+    speed = None
+    with interruptible() as should_stop:
+        for path, out in zip(arguments.images, outputs, strict=True):
+            try:
+                image = open_slide(path)
+                plan, estimate, speed = _estimated(
+                    image, model, config, speed, workers, should_stop, arguments
+                )
+            except SLIDE_ERRORS as error:
+                if len(outputs) == 1:
+                    raise
+                complain(f"{out.name.removesuffix('.zarr')}: {error}")
+                failed = True
+                continue
+            estimates.append(estimate)
+            results.append({
+                "image": image.name, "out": str(out), "notes": list(plan.notes),
+                "stopped": False, **dataclasses.asdict(estimate),
+            })  # fmt: skip
+            if not arguments.json:
+                say("\n".join([_would_do(image.name, out, estimate), *plan.notes]))
     if arguments.json:
         say(as_json(results))
-    return 0
+    elif len(estimates) > 1:
+        total = functools.reduce(operator.add, estimates)
+        say(f"All {len(estimates)} slides: {total.words} on this machine.")
+    return EXIT_MISTAKE if failed else 0
+
+
+def _estimated(
+    image: Any,
+    model: Any,
+    config: PredictionConfig,
+    speed: PredictionSpeed | None,
+    workers: int,
+    should_stop: StopFn,
+    arguments: argparse.Namespace,
+) -> tuple[PredictionPlan, PredictionEstimate, PredictionSpeed]:
+    """Plan of a slide, what it costs, and the speed, which is measured once."""
+    from ..core.prediction.estimate import estimate_prediction
+    from ..core.prediction.plan import plan_prediction
+    from ..core.prediction.speed import measure_speed
+
+    cache = cache_settings(arguments)
+    view = image.viewed_at(model.config.pixel_size)
+    plan = plan_prediction(view, model.config, config, should_stop)
+    if speed is None:
+        speed = measure_speed(
+            image, model, config, plan, workers=workers, should_stop=should_stop,
+            cache=cache,
+        )  # fmt: skip
+    estimate = estimate_prediction(
+        image, model.config, config, plan, speed, workers=workers, cache=cache
+    )
+    return plan, estimate, speed
+
+
+def _would_do(name: str, out: Path, estimate: PredictionEstimate) -> str:
+    shared = f" that share {estimate.contexts} contexts" if estimate.contexts else ""
+    return (
+        f"{name}: {estimate.tiles} tiles of {estimate.crops} crops{shared} to {out}; "
+        f"{estimate.words} on this machine"
+    )

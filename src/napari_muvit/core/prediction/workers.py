@@ -121,11 +121,9 @@ class Blocks:
         self._work = work
         self._schedule = schedule
         self._model_hash = hash_model(work.model, work.model_config)
-        threads = work.config.num_threads or max(
-            1, (os.cpu_count() or 1) // workers.crew.size
-        )
         self._config = dataclasses.replace(
-            work.config, workers=1, scheduler=None, num_threads=threads,
+            work.config, workers=1, scheduler=None,
+            num_threads=threads_of(work.config, workers.crew.size),
             # A worker is told its tiles.
             region=None, outlines=(), tissue=False,
         )  # fmt: skip
@@ -146,3 +144,8 @@ class Blocks:
         """Have the workers leave the blocks that they are at."""
         with contextlib.suppress(OSError):
             (self._workers.out / PRIVATE / STOP).touch()
+
+
+def threads_of(config: PredictionConfig, workers: int) -> int:
+    """Return how many threads each of several processes computes with."""
+    return config.num_threads or max(1, (os.cpu_count() or 1) // workers)
