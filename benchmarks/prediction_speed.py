@@ -139,8 +139,7 @@ def write_tiles(out: Path, late: bool) -> tuple[float, float, int]:
     """Tiles of 1024 px into a pyramid of 6 levels, ours or each level each time."""
     import zarr
 
-    from napari_muvit.core.prediction.levels import CoarseLevel
-    from napari_muvit.core.prediction.writer import write_levels
+    from napari_muvit.core.prediction.levels import CoarseLevel, write_levels
 
     side, tile = 10240, 1024
     levels = [

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._console import Console, complain, interruptible, say
-from ..core.errors import ConfigError, OutputError
+from ..core.errors import Cancelled, ConfigError, OutputError
+from .dry_run import say_what_would_be_done
+from .seams import score_prediction
 from .shared import (
     EXIT_MISTAKE,
     EXIT_STOPPED,
@@ -20,6 +20,7 @@ from .shared import (
     as_json,
     cache_settings,
     numbers,
+    open_image,
     planes,
     reading_options,
 )
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
 
     from ..core.config import PredictionConfig
     from ..core.prediction.chain import SlideResult
-    from ..core.prediction.estimate import PredictionEstimate
-    from ..core.prediction.plan import PredictionPlan
-    from ..core.prediction.speed import PredictionSpeed
-    from ..core.progress import StopFn
+    from ..core.prediction_config import OutputName
 
 
 def add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="segment whole slides")
     add = predict.add_argument
     add("images", nargs="+", metavar="IMAGE")
-    add("--model", type=Path, required=True, help="model folder")
+    add(
+        "--model", type=Path, required=True, action="append", dest="models",
+        help="model folder; given several times, the models' answers are averaged",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
     add(
         "--region", metavar="WHERE",
@@ -59,11 +60,32 @@ def add_predict(commands: Commands) -> None:
         "--context", default="auto", choices=("auto", "shared", "own"),
         help="coarse levels once for many crops, or anew around each",
     )  # fmt: skip
+    add(
+        "--probabilities", action="store_true",
+        help="write each class's probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--confidence", action="store_true",
+        help="write the largest probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--average", default="none", choices=("none", "flips", "all"),
+        help="over mirrored crops (4 passes), turned ones too (8)",
+    )  # fmt: skip
+    add(
+        "--placement", default="inside", choices=("inside", "centred", "averaged"),
+        help="of coarser crops around each fine one: pushed into the slide, never "
+        "pushed, or over five places inside (5 passes)",
+    )  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes here")
     add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
     add(
         "--shard", metavar="I/N",
         help="do the I-th of N parts (from 0), as a job array does",
+    )  # fmt: skip
+    add(
+        "--seams", action="store_true",
+        help="at the end: whether borders of crops show, from a few tiles",
     )  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at the output")
     add("--dry-run", action="store_true", help="say what would be done")
@@ -74,8 +96,7 @@ def add_predict(commands: Commands) -> None:
 def run_predict(arguments: argparse.Namespace) -> int:
     """Segment slides into ``OUT/<name>.zarr``."""
     from ..core.config import PredictionConfig
-    from ..core.data.open import name_of, open_pyramid
-    from ..core.prediction.many import predict_many
+    from ..core.data.open import name_of
 
     config = PredictionConfig(
         overlap=arguments.overlap,
@@ -85,33 +106,55 @@ def run_predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         context=arguments.context,
+        average=arguments.average,
+        placement=arguments.placement,
         workers=arguments.workers,
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
         overwrite=arguments.overwrite,
+        outputs=_outputs(arguments),
     )
+    if arguments.seams and config.shard is not None:
+        raise ConfigError(
+            "--seams needs a finished prediction, and a part is none; run `evaluate "
+            "--seams` at the end.",
+            "shard",
+        )
     outputs = _output_paths(
         arguments.out, [name_of(path, arguments.inside) for path in arguments.images]
     )
-    open_slide = functools.partial(open_pyramid, **reading_options(arguments))
     if arguments.dry_run:
-        return _dry_run(outputs, open_slide, config, arguments)
+        return say_what_would_be_done(outputs, config, arguments)
+    return _predict(outputs, config, arguments)
+
+
+def _predict(
+    outputs: Sequence[Path], config: PredictionConfig, arguments: argparse.Namespace
+) -> int:
+    from ..core.data.open import open_pyramid
+    from ..core.prediction.many import predict_many
+
     results: list[SlideResult] = []
+    rows: list[dict[str, Any]] = []
+    open_slide = functools.partial(open_pyramid, **reading_options(arguments))
     try:
         with Console() as console, interruptible() as should_stop:
             for result in predict_many(
-                arguments.images, arguments.model, config, outputs,
+                arguments.images, arguments.models, config, outputs,
                 open_slide=open_slide, on_progress=console, should_stop=should_stop,
                 cache=cache_settings(arguments),
             ):  # fmt: skip
                 results.append(result)
+                rows.append(_facts(result))
                 console.close()
                 _say_result(result, arguments)
+        if arguments.seams and not any(row["stopped"] for row in rows):
+            _add_seams(rows, results, config, arguments)
     finally:
         # Also when something fails: what is finished lies on the disk.
         if arguments.json:
-            say(as_json([_facts(result) for result in results]))
-    if any(result.stopped for result in results):
+            say(as_json(rows))
+    if any(row["stopped"] for row in rows):
         return EXIT_STOPPED
     return _say_failed(results, len(outputs))
 
@@ -148,6 +191,37 @@ def _say_failed(results: Sequence[SlideResult], count: int) -> int:
     if failed:
         complain(f"{len(failed)} of {count} slides failed; the others are done.")
     return EXIT_MISTAKE if failed else 0
+
+
+def _add_seams(
+    rows: Sequence[dict[str, Any]],
+    results: Sequence[SlideResult],
+    config: PredictionConfig,
+    arguments: argparse.Namespace,
+) -> None:
+    """Score the slides that are finished."""
+    from ..core.model.checkpoint import load_model
+    from ..core.prediction.seam_result import seam_line
+
+    models = [load_model(folder) for folder in arguments.models]
+    for path, row, result in zip(arguments.images, rows, results, strict=True):
+        if result.error is not None:
+            continue
+        image = open_image(path, arguments)
+        try:
+            row["seams"] = score_prediction(result, image, models, config, arguments)
+        except Cancelled:
+            row["stopped"] = True
+            return
+        if not arguments.json:
+            name = f"{row['image']}: " if len(rows) > 1 else ""
+            say(name + seam_line(row["seams"]))
+
+
+def _outputs(arguments: argparse.Namespace) -> tuple[OutputName, ...]:
+    from ..core.prediction_config import OUTPUTS
+
+    return tuple(name for name in OUTPUTS if getattr(arguments, name))
 
 
 def _where(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -198,86 +272,3 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
             "that is to hold the predictions."
         )
     return [folder / f"{name}.zarr" for name in names]
-
-
-def _dry_run(
-    outputs: Sequence[Path],
-    open_slide: Callable[[str], Any],
-    config: PredictionConfig,
-    arguments: argparse.Namespace,
-) -> int:
-    """Say what would be done."""
-    from ..core.model.checkpoint import load_model
-    from ..core.prediction.crew import SLIDE_ERRORS, find_crew
-
-    model = load_model(arguments.model)
-    crew = find_crew(config)
-    workers = 1 if crew is None else crew.size
-    if crew is not None:
-        crew.close()
-    results: list[dict[str, Any]] = []
-    estimates: list[PredictionEstimate] = []
-    failed = False
-    speed = None
-    with interruptible() as should_stop:
-        for path, out in zip(arguments.images, outputs, strict=True):
-            try:
-                image = open_slide(path)
-                plan, estimate, speed = _estimated(
-                    image, model, config, speed, workers, should_stop, arguments
-                )
-            except SLIDE_ERRORS as error:
-                if len(outputs) == 1:
-                    raise
-                complain(f"{out.name.removesuffix('.zarr')}: {error}")
-                failed = True
-                continue
-            estimates.append(estimate)
-            results.append({
-                "image": image.name, "out": str(out), "notes": list(plan.notes),
-                "stopped": False, **dataclasses.asdict(estimate),
-            })  # fmt: skip
-            if not arguments.json:
-                say("\n".join([_would_do(image.name, out, estimate), *plan.notes]))
-    if arguments.json:
-        say(as_json(results))
-    elif len(estimates) > 1:
-        total = functools.reduce(operator.add, estimates)
-        say(f"All {len(estimates)} slides: {total.words} on this machine.")
-    return EXIT_MISTAKE if failed else 0
-
-
-def _estimated(
-    image: Any,
-    model: Any,
-    config: PredictionConfig,
-    speed: PredictionSpeed | None,
-    workers: int,
-    should_stop: StopFn,
-    arguments: argparse.Namespace,
-) -> tuple[PredictionPlan, PredictionEstimate, PredictionSpeed]:
-    """Plan of a slide, what it costs, and the speed, which is measured once."""
-    from ..core.prediction.estimate import estimate_prediction
-    from ..core.prediction.plan import plan_prediction
-    from ..core.prediction.speed import measure_speed
-
-    cache = cache_settings(arguments)
-    view = image.viewed_at(model.config.pixel_size)
-    plan = plan_prediction(view, model.config, config, should_stop)
-    if speed is None:
-        speed = measure_speed(
-            image, model, config, plan, workers=workers, should_stop=should_stop,
-            cache=cache,
-        )  # fmt: skip
-    estimate = estimate_prediction(
-        image, model.config, config, plan, speed, workers=workers, cache=cache
-    )
-    return plan, estimate, speed
-
-
-def _would_do(name: str, out: Path, estimate: PredictionEstimate) -> str:
-    shared = f" that share {estimate.contexts} contexts" if estimate.contexts else ""
-    return (
-        f"{name}: {estimate.tiles} tiles of {estimate.crops} crops{shared} to {out}; "
-        f"{estimate.words} on this machine"
-    )

@@ -8,6 +8,11 @@ from typing import Literal
 
 from .checks import JsonConfig, require, whole
 
+OutputName = Literal["probabilities", "confidence"]
+OUTPUTS: tuple[OutputName, ...] = ("probabilities", "confidence")
+"""What can be written beside the labels."""
+Average = Literal["none", "flips", "all"]
+Placement = Literal["inside", "centred", "averaged"]
 Ring = tuple[tuple[float, float], ...]
 """A closed outline as (y, x) pairs, the first one not repeated."""
 Outlines = tuple[tuple[Ring, ...], ...]
@@ -38,6 +43,14 @@ class PredictionConfig(JsonConfig):
     """shared: coarse levels are computed once for all crops inside them (models with
     coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
     of its own. auto: shared where the model can."""
+    average: Average = "none"
+    """flips: each crop is mirrored in the 4 ways of a rectangle, and the logits are
+    averaged; all: in the 8 ways of a square, turned ones among them."""
+    placement: Placement = "inside"
+    """Where coarser crops of their own lie. inside: in the middle around the fine crop,
+    pushed into the slide. centred: in the middle always; beyond the slide is padding.
+    averaged: logits of five places inside the slide are averaged. Anything but inside
+    gives each crop coarser ones of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     overwrite: bool = False
@@ -50,6 +63,9 @@ class PredictionConfig(JsonConfig):
     """Address of a dask.distributed cluster whose workers are to do it."""
     shard: tuple[int, int] | None = None
     """(i, n): do the i-th of n parts (0 is the first), without the others."""
+    outputs: tuple[OutputName, ...] = ()
+    """What is written beside the labels, uint8: ``probabilities`` of each class, and
+    ``confidence``, the largest of them."""
 
     def __post_init__(self) -> None:
         self.check_types()
@@ -71,6 +87,17 @@ class PredictionConfig(JsonConfig):
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",
             "overlap",
+        )
+        require(
+            len(set(self.outputs)) == len(self.outputs),
+            f"outputs is {self.outputs}; each is written once, so name it once.",
+            "outputs",
+        )
+        require(
+            self.context != "shared" or self.placement == "inside",
+            f"context is shared, so coarser crops lie on a grid of the slide, but "
+            f"placement is {self.placement}; choose context own, or placement inside.",
+            "placement",
         )
         whole(self.batch_size, 1, "batch_size")
         whole(self.tile_size, 64, "tile_size")

@@ -272,14 +272,14 @@ def test_a_place_that_cannot_be_read_costs_its_tiles_only(
     crewman: Crewman,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read = reader.read_crop
+    read = reader.BatchReader._read
 
-    def refuse(pyramid: Any, crop: Any, *rest: Any) -> Any:
-        if pyramid.name == "slide0" and crop.boxes[0].lower[1] > 220:
+    def refuse(self: Any, crop: Any) -> Any:
+        if self._pyramid.name == "slide0" and crop.window[1][0] > 220:
             raise PyramidError("slide0 is damaged.")
-        return read(pyramid, crop, *rest)
+        return read(self, crop)
 
-    monkeypatch.setattr(reader, "read_crop", refuse)
+    monkeypatch.setattr(reader.BatchReader, "_read", refuse)
     results = list(predict_many(slides, model, cpu(workers=2), outs))
     assert isinstance(results[0].error, PyramidError)
     assert "tiles could not be read; the others are done" in str(results[0].error)
@@ -300,10 +300,10 @@ def test_an_output_that_fails_half_way_ends_its_slide_alone(
 
     write = FinestWriter.write
 
-    def refuse(self: Any, tile: Any, labels: Any) -> None:
+    def refuse(self: Any, filled: Any) -> None:
         if self._out.stem == "out0":
             raise OutputError("The disk is full.")
-        write(self, tile, labels)
+        write(self, filled)
 
     monkeypatch.setattr(FinestWriter, "write", refuse)
     results = list(predict_many(slides, model, cpu(workers=2), outs))

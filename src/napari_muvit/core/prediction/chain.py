@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from .worker import BlockJob
 
 POLL_SECONDS = 0.05
-KEEP_SECONDS = 30.0
-"""Outputs of slides that wait for their turn are said to be in use so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,8 @@ class _Slide:
 
     def result(self, stopped: bool = False) -> SlideResult:
         """Close the slide and say what became of it."""
+        if self.blocks is not None:
+            self.blocks.close()
         try:
             if self.run is not None:
                 self.run.close()
@@ -124,7 +123,6 @@ class Chain:
         self._current: _Slide | None = None
         self._results: dict[int, SlideResult] = {}
         self._front = 0
-        self._kept = time.monotonic()
         self._open: list[_Slide] = []
         self._ready: queue.Queue[_Slide | BaseException | None] = queue.Queue(maxsize=1)
         self._ended = threading.Event()
@@ -156,7 +154,7 @@ class Chain:
                 slide.blocks.leave()
 
     def check(self) -> None:
-        """Pass on what was heard of the slides, and keep their outputs.
+        """Pass on what was heard of the slides.
 
         Raises
         ------
@@ -164,11 +162,6 @@ class Chain:
             If the user asked to stop.
         """
         self._tell()
-        if time.monotonic() - self._kept > KEEP_SECONDS:
-            self._kept = time.monotonic()
-            for slide in list(self._open):
-                if slide.run is not None:
-                    slide.run.keep()
         self._stop.check()
 
     def take(self, job: BlockJob, outcome: Outcome) -> None:

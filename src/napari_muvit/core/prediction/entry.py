@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -12,12 +14,13 @@ from ..data.pyramid import Pyramid
 from ..progress import ProgressFn, StopFn, ignore_progress, never_stop
 from .run import PredictionRun
 
+Model = nn.Module | str | Path
 DEFAULTS = PredictionConfig()
 
 
 def predict(
     source: Pyramid | str | Path,
-    model: nn.Module | str | Path,
+    model: Model | Sequence[Model],
     config: PredictionConfig = DEFAULTS,
     out: str | Path | None = None,
     *,
@@ -35,7 +38,7 @@ def predict(
         The slide, opened or as a path.
     model
         A segmenter with a `ModelConfig` as ``config``, called as ``model(x, bboxes)``,
-        or the folder of one.
+        or the folder of one. Of several that read the same, logits are averaged.
     config
         What to do.
     out
@@ -58,7 +61,7 @@ def predict(
     Raises
     ------
     ConfigError
-        If the model cannot read this slide.
+        If the model cannot read this slide, or several ones do not read the same.
     PyramidError
         If the slide cannot be read.
     CheckpointError
@@ -72,23 +75,49 @@ def predict(
         from ..data.open import open_pyramid
 
         source = open_pyramid(source)
-    folder = None
-    if isinstance(model, nn.Module):
-        name = type(model).__name__
-    else:
-        from ..model.checkpoint import load_model
-
-        folder = Path(model)
-        name = folder.name
-        model = load_model(model)
+    loaded = load_models(model)
     return PredictionRun(
         source,
-        model,
+        loaded.models,
         config,
         None if out is None else Path(out),
-        name,
+        loaded.name,
         on_progress,
         should_stop,
         cache,
-        folder,
+        loaded.folders,
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LoadedModels:
+    """The models of a prediction."""
+
+    models: tuple[nn.Module, ...]
+    folders: tuple[Path | None, ...]
+    """Where each of them was loaded from."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " + ".join(
+            type(model).__name__ if folder is None else folder.name
+            for model, folder in zip(self.models, self.folders, strict=True)
+        )
+
+
+def load_models(model: Model | Sequence[Model]) -> LoadedModels:
+    """Load what is given as a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If a folder cannot be read.
+    """
+    from ..model.checkpoint import load_model
+
+    given = [model] if isinstance(model, nn.Module | str | Path) else list(model)
+    return LoadedModels(
+        tuple(m if isinstance(m, nn.Module) else load_model(m) for m in given),
+        tuple(None if isinstance(m, nn.Module) else Path(m) for m in given),
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .plan import PredictionPlan
 
 LOST = 1.3
-"""What a pass takes over the tensors that live at its peak: gaps between them, and what
+"""What a batch takes over its tensors at their peak: gaps between them, and what
 kernels take for themselves; measured with the GNU C library."""
 BORDER = 1.125
 """What crops at the borders of blocks cost that several processes do (see `blocks`)."""
@@ -33,8 +33,8 @@ class PredictionEstimate:
     crops: int
     contexts: int
     """That crops share; 0: each has its own."""
-    passes: int
-    """Of the model, of a batch of crops each."""
+    batches: int
+    """Of crops; each goes through the model, in all views of it."""
     seconds: float
     """From the beginning to the end, with all processes."""
     bytes: int
@@ -48,7 +48,7 @@ class PredictionEstimate:
             tiles=self.tiles + other.tiles,
             crops=self.crops + other.crops,
             contexts=self.contexts + other.contexts,
-            passes=self.passes + other.passes,
+            batches=self.batches + other.batches,
             seconds=self.seconds + other.seconds,
             bytes=max(self.bytes, other.bytes),
             gpu_bytes=max(self.gpu_bytes, other.gpu_bytes),
@@ -92,13 +92,13 @@ def estimate_prediction(
     """
     tiles, crops, contexts = count_work(plan, config.shard)
     border = BORDER if workers > 1 else 1.0
-    passes = math.ceil(crops * border / plan.batch_size)
-    work = passes * speed.pass_seconds + contexts * border * speed.context_seconds
+    batches = math.ceil(crops * border / plan.batch_size)
+    work = batches * speed.batch_seconds + contexts * border * speed.context_seconds
     view = pyramid.viewed_at(model.pixel_size)
     first = speed.begin_seconds + speed.pixel_seconds * lacking_pixels(
         view, plan, cache
     )
-    passing = round(LOST * speed.pass_bytes) + _kept_bytes(plan, model, speed, tiles)
+    passing = round(LOST * speed.batch_bytes) + _kept_bytes(plan, model, speed, tiles)
     reading = _reading_bytes(view, model, plan)
     each = speed.idle_bytes + reading + (0 if speed.on_gpu else passing)
     writing = _writing_bytes(plan)
@@ -108,7 +108,7 @@ def estimate_prediction(
         tiles=tiles,
         crops=crops,
         contexts=contexts,
-        passes=passes,
+        batches=batches,
         seconds=first + work / workers,
         bytes=total + writing,
         gpu_bytes=passing if speed.on_gpu else 0,

@@ -7,19 +7,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from torch import nn
-
 from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.open import name_of, open_pyramid
 from ..data.pyramid import Pyramid
 from ..errors import Cancelled, ConfigError
-from ..model.checkpoint import load_model
 from ..model.device import resolve_device
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from .chain import Chain, OpenFn, SlideResult, SlideTask
 from .crew import SLIDE_ERRORS, Crew, spread
-from .entry import DEFAULTS
+from .entry import DEFAULTS, Model, load_models
 from .execution import StopCheck
 from .run import PredictionRun
 from .workers import Workers
@@ -29,7 +26,7 @@ Source = Pyramid | str | Path
 
 def predict_many(
     sources: Sequence[Source],
-    model: nn.Module | str | Path,
+    model: Model | Sequence[Model],
     config: PredictionConfig = DEFAULTS,
     outs: Sequence[str | Path] = (),
     *,
@@ -50,7 +47,7 @@ def predict_many(
     sources
         Slides, opened or as paths.
     model
-        As `predict` takes it; several processes need its folder.
+        One or several as `predict` takes them; several processes need folders.
     config
         What to do with each.
     outs
@@ -87,11 +84,9 @@ def predict_many(
     """
     tasks = _tasks(sources, [Path(out) for out in outs])
     resolve_device(config.device)
-    folder = None if isinstance(model, nn.Module) else Path(model)
-    network = model if isinstance(model, nn.Module) else load_model(model)
-    name = folder.name if folder else type(network).__name__
+    loaded = load_models(model)
     stop = StopCheck(should_stop)
-    workers = Workers.of(config, folder, Path())
+    workers = Workers.of(config, loaded.folders, Path())
     crew = None if workers is None else workers.crew
 
     def open_run(task: SlideTask, hear: ProgressFn) -> PredictionRun:
@@ -99,8 +94,8 @@ def predict_many(
         if not isinstance(slide, Pyramid):
             slide = open_slide(slide)
         return PredictionRun(
-            slide, network, config, task.out, name, hear, stop.asked, cache, folder,
-            crew,
+            slide, loaded.models, config, task.out, loaded.name, hear, stop.asked,
+            cache, loaded.folders, crew,
         )  # fmt: skip
 
     if crew is None:

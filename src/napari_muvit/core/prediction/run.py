@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig, PredictionConfig
+from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
@@ -21,22 +20,24 @@ from ..data.pyramid import Pyramid
 from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
-from ..model.segmenter import MuViTSegmenter
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .crew import Crew
 from .engine import Engine, Work
+from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
+from .filled import FilledTile
 from .identity import describe_run
-from .output import Written
+from .levels import Level
 from .plan import PredictionPlan, plan_prediction
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
+from .standalone import settled_context
 from .worker import BlockResult
 from .workers import Blocks, Workers
-from .writer import LabelWriter, Level
+from .writer import LabelWriter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +57,10 @@ class PredictedTile:
     """Finished tiles of those asked for, earlier runs included."""
     total: int
     """Tiles that were asked for."""
+    probabilities: NDArray[np.uint8] | None = None
+    """(K, h, w) uint8, 255 times each class's probability; None: not asked for."""
+    confidence: NDArray[np.uint8] | None = None
+    """(h, w) uint8, the largest probability; None: not asked for."""
 
 
 class PredictionRun:
@@ -89,24 +94,21 @@ class PredictionRun:
     def __init__(
         self,
         pyramid: Pyramid,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         config: PredictionConfig,
         out: Path | None,
         model_name: str,
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
-        model_folder: Path | None = None,
+        model_folders: Sequence[Path | None] = (),
         crew: Crew | None = None,
     ) -> None:
-        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
-            # Another network with such a configuration: nothing is known of its parts.
-            config = dataclasses.replace(config, context="own")
-        self.config = config
+        self.config = config = settled_context(config, models)
         self.out = out
         self.stopped = False
-        self._model = model
-        self._model_config = _config_of(model)
+        self._models = tuple(models)
+        self._model_config = same_input([config_of(model) for model in models])
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
@@ -119,7 +121,7 @@ class PredictionRun:
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folder, out, crew)
+        self._workers = Workers.of(config, model_folders, out, crew)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -149,10 +151,9 @@ class PredictionRun:
         if self.config.tissue and not cheap_to_look_at(pyramid):
             # A look at all of it: then the levels that crops need come with it.
             pyramid = self._with_coarse_levels()
+        configs = [config_of(model) for model in self._models]
         with readable(pyramid):
-            return plan_prediction(
-                pyramid, self._model_config, self.config, self._stop.asked
-            )
+            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
 
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
@@ -174,12 +175,12 @@ class PredictionRun:
             record = describe_run(
                 self.plan,
                 self._pyramid,
-                self._model,
-                self._model_config,
+                self._models,
                 self.normalisation,
-                self.config.overlap,
+                self.config,
                 self.precision,
                 model_name,
+                self.config.outputs,
             )
         writer = LabelWriter(
             out,
@@ -199,7 +200,7 @@ class PredictionRun:
 
     @property
     def levels(self) -> list[Level] | None:
-        """The output's arrays, finest first; None for a preview.
+        """The arrays of the labels, finest first; None for a preview.
 
         The finest one is on disk, the others hold the newest pixels in memory.
         """
@@ -218,11 +219,6 @@ class PredictionRun:
     def stop(self) -> None:
         """End the iteration soon and keep what is finished; safe from any thread."""
         self._stop.event.set()
-
-    def keep(self) -> None:
-        """Say that the output is still in use, where nothing was written for long."""
-        if self._writer is not None:
-            self._writer.keep()
 
     def close(self) -> None:
         """Let others write to the output; done by the end of an iteration too."""
@@ -267,8 +263,9 @@ class PredictionRun:
     def _predicted(self) -> Iterator[PredictedTile]:
         if isinstance(self._schedule, BlockSchedule) and self._workers is not None:
             with contextlib.closing(self._workers):
-                work = self._work()
-                for result in self._workers.do(work, self._schedule, self._stop):
+                for result in self._workers.do(
+                    self._work(), self._schedule, self._stop, self._lock_text
+                ):
                     yield from self.take(result)
             return
         if isinstance(self._schedule, BlockSchedule):
@@ -284,9 +281,13 @@ class PredictionRun:
 
     def _work(self) -> Work:
         return Work(
-            self._with_coarse_levels(), self._model, self._model_config,
+            self._with_coarse_levels(), self._models, self._model_config,
             self.normalisation, self.plan, self.config, self._device, self.precision,
         )  # fmt: skip
+
+    @property
+    def _lock_text(self) -> str:
+        return "" if self._writer is None else self._writer.lock_text
 
     def blocks(self) -> Blocks | None:
         """Return the work as blocks for several processes, instead of iterating.
@@ -302,15 +303,14 @@ class PredictionRun:
         if not isinstance(self._schedule, BlockSchedule) or self._workers is None:
             return None
         self._report("\n".join(self.plan.notes))
-        return self._workers.blocks(self._work(), self._schedule)
+        return self._workers.blocks(self._work(), self._schedule, self._lock_text)
 
     def take(self, result: BlockResult) -> Iterator[PredictedTile]:
         """Take over what another process has written of a block."""
         if self._writer is None:
             return
         for index in result.tiles:
-            tile = self.plan.tile(index)
-            yield self._finish((tile, self._writer.adopt(tile)))
+            yield self._finish(self._writer.adopt(self.plan.tile(index)))
         if result.failed:
             self._first_error = self._first_error or result.error
             self.failed.extend(result.failed)
@@ -342,8 +342,8 @@ class PredictionRun:
             should_stop=self._stop.asked,
         )
 
-    def _finish(self, written: Written) -> PredictedTile:
-        tile, labels = written
+    def _finish(self, written: FilledTile) -> PredictedTile:
+        tile, labels = written.tile, written.labels
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
@@ -354,7 +354,10 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
+        return PredictedTile(
+            tile.index, tile.box, labels, self._done, self._total,
+            written.probabilities, written.confidence,
+        )  # fmt: skip
 
     def _report(self, message: str = "") -> None:
         self._on_progress(
@@ -366,14 +369,3 @@ class PredictionRun:
                 message=message,
             )
         )
-
-
-def _config_of(model: nn.Module) -> ModelConfig:
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
-            "known what it reads; build it with build_model or load_model.",
-            "model",
-        )
-    return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -46,8 +47,8 @@ READ_EDGE = 1024
 class PredictionSpeed:
     """What predicting costs one process on this machine, measured."""
 
-    pass_seconds: float
-    """Of a pass: a batch of crops, read, computed and added up."""
+    batch_seconds: float
+    """Of a batch of crops, read, computed and added up."""
     context_seconds: float
     """Of computing a context that crops share."""
     pixel_seconds: float
@@ -55,9 +56,9 @@ class PredictionSpeed:
     begin_seconds: float
     """Of opening a slide."""
     idle_bytes: int
-    """Of the process, with the model and before the first pass."""
-    pass_bytes: int
-    """Of the tensors of a pass at its peak."""
+    """Of the process, with the model and before the first batch."""
+    batch_bytes: int
+    """Of the tensors of a batch at their peak."""
     context_bytes: int
     """Of a context that is kept."""
     on_gpu: bool
@@ -66,7 +67,7 @@ class PredictionSpeed:
 
 def measure_speed(
     pyramid: Pyramid,
-    model: nn.Module,
+    models: Sequence[nn.Module],
     config: PredictionConfig,
     plan: PredictionPlan,
     *,
@@ -82,8 +83,8 @@ def measure_speed(
     ----------
     pyramid
         The slide.
-    model
-        As `predict` takes it.
+    models
+        Whose answers are averaged; one or more.
     config
         What the user asked for.
     plan
@@ -109,22 +110,22 @@ def measure_speed(
         config, workers=1, scheduler=None, shard=None, outlines=(), tissue=False,
         num_threads=threads,
     )  # fmt: skip
-    look = _Look(pyramid, model, alone, plan, should_stop, cache)
+    look = _Look(pyramid, models, alone, plan, should_stop, cache)
     idle = psutil.Process().memory_info().rss
     pixel_seconds = look.pixel_seconds()
     single, tensors = look.single()
     context_seconds, context_bytes = look.context()
-    one_pass = single * plan.batch_size
+    one_batch = single * plan.batch_size
     begin_seconds = look.begin_seconds
-    if one_pass < QUICK_SECONDS:
-        one_pass = look.passes(one_pass, context_seconds)
+    if one_batch < QUICK_SECONDS:
+        one_batch = look.batches(one_batch, context_seconds)
     return PredictionSpeed(
-        pass_seconds=one_pass,
+        batch_seconds=one_batch,
         context_seconds=context_seconds,
         pixel_seconds=pixel_seconds,
         begin_seconds=begin_seconds,
         idle_bytes=idle,
-        pass_bytes=tensors * plan.batch_size,
+        batch_bytes=tensors * plan.batch_size,
         context_bytes=context_bytes,
         on_gpu=resolve_device(config.device).type != "cpu",
     )
@@ -136,14 +137,14 @@ class _Look:
     def __init__(
         self,
         pyramid: Pyramid,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         config: PredictionConfig,
         plan: PredictionPlan,
         should_stop: StopFn,
         cache: CacheSettings | None,
     ) -> None:
         self._pyramid = pyramid
-        self._model = model
+        self._models = models
         self._config = config
         self._plan = plan
         self._should_stop = should_stop
@@ -164,21 +165,21 @@ class _Look:
         return (time.perf_counter() - started) / math.prod(shape)
 
     def single(self) -> tuple[float, int]:
-        """Seconds of a pass of one crop, and bytes of its tensors at their peak."""
+        """Seconds of a batch of one crop, and bytes of its tensors at their peak."""
         y, x = ((a + b) // 2 for a, b in zip(self._place[:2], self._place[2:]))  # noqa: B905
         config = dataclasses.replace(
             self._config,
             batch_size=1,
             tile_size=min(SMALL_TILE, self._config.tile_size),
         )
-        with LiveBytes(self._model.parameters()) as meter:
+        with LiveBytes(p for m in self._models for p in m.parameters()) as meter:
             seconds, crops, _ = self._run((y, x, y + 1, x + 1), config)
         if seconds < SLOW_SECONDS:
             seconds, crops, _ = self._run((y, x, y + 1, x + 1), config)
         return seconds / crops, meter.peak
 
-    def passes(self, expected: float, context_seconds: float) -> float:
-        """Seconds of a full pass, expected to take about as long as it says."""
+    def batches(self, expected: float, context_seconds: float) -> float:
+        """Seconds of a full batch, expected to take about as long as it says."""
         tile = self._plan.tile_size
         crops = len(self._plan.crops_of(self._plan.tile(int(self._plan.indices()[0]))))
         each = max(1e-3, math.ceil(crops / self._plan.batch_size) * expected)
@@ -191,17 +192,18 @@ class _Look:
         )
         box = (y, x, y + edge * tile, x + edge * tile)
         seconds, crops, contexts = self._run(box, self._config)
-        passes = math.ceil(crops / self._plan.batch_size)
+        batches = math.ceil(crops / self._plan.batch_size)
         # Of the contexts that crops share a small place needs more than its share.
-        return max(seconds - contexts * context_seconds, seconds / 4) / passes
+        return max(seconds - contexts * context_seconds, seconds / 4) / batches
 
     def context(self) -> tuple[float, int]:
         """Seconds to compute a context that crops share, and its bytes."""
         grid = self._plan.contexts
-        if grid is None or not isinstance(self._model, MuViTSegmenter):
+        models = [m for m in self._models if isinstance(m, MuViTSegmenter)]
+        if grid is None or not models:
             return 0.0, 0
-        device = next(self._model.parameters()).device
-        config = self._model.config
+        device = next(models[0].parameters()).device
+        config = models[0].config
         boxes = NestedCrop(grid.boxes(0)).as_array()
         edges = (config.crop_size,) * config.ndim
         x = torch.zeros(1, len(boxes), config.in_channels, *edges, device=device)
@@ -210,12 +212,15 @@ class _Look:
         try:
             torch.set_num_threads(self._config.num_threads or threads)
             with torch.inference_mode():
-                compute_context(self._model.eval(), x, local.to(device))
+                compute_context(models[0].eval(), x, local.to(device))
                 started = time.perf_counter()
-                made = compute_context(self._model, x, local.to(device))
+                made = [compute_context(m.eval(), x, local.to(device)) for m in models]
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                return time.perf_counter() - started, made.nbytes
+                seconds = time.perf_counter() - started
+                # One for each way a crop is turned.
+                views = len(self._plan.views) // len(models)
+                return views * seconds, views * sum(one.nbytes for one in made)
         finally:
             torch.set_num_threads(threads)
 
@@ -224,7 +229,7 @@ class _Look:
         region = cast("tuple[float, float, float, float]", tuple(map(float, box)))
         started = time.perf_counter()
         run = predict(
-            self._seen, self._model, dataclasses.replace(config, region=region),
+            self._seen, self._models, dataclasses.replace(config, region=region),
             should_stop=self._should_stop, cache=self._cache,
         )  # fmt: skip
         begun = time.perf_counter()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, MuvitError
 from .crew import Crew, find_crew, spread
-from .identity import hash_model
+from .identity import hash_models
 from .record import PRIVATE, STOP
 from .worker import BlockJob, BlockResult
 
@@ -28,8 +28,8 @@ class Workers:
     """Processes that do the blocks of a prediction."""
 
     crew: Crew
-    model: Path
-    """Folder of the model, as the workers see it."""
+    models: tuple[Path, ...]
+    """Folders of the models, as the workers see it."""
     out: Path
     """Folder of the output, as the workers see it."""
     shared: bool = False
@@ -39,7 +39,7 @@ class Workers:
     def of(
         cls,
         config: PredictionConfig,
-        model: Path | None,
+        models: Sequence[Path | None],
         out: Path | None,
         crew: Crew | None = None,
     ) -> Workers | None:
@@ -49,8 +49,8 @@ class Workers:
         ----------
         config
             What the user asked for.
-        model, out
-            Folders of the model and of the output.
+        models, out
+            Folders of the models and of the output.
         crew
             Processes that are there already, and work for others, too.
 
@@ -61,8 +61,9 @@ class Workers:
         """
         if config.workers == 1 and config.scheduler is None:
             return None
-        if model is None or out is None:
-            lacking = "the folder of a model" if model is None else "an output folder"
+        folders = tuple(folder.absolute() for folder in models if folder is not None)
+        if not folders or len(folders) < len(models) or out is None:
+            lacking = "an output folder" if out is None else "the folder of a model"
             raise ConfigError(
                 f"Several processes need {lacking}: that is how they share it.",
                 "workers",
@@ -71,16 +72,23 @@ class Workers:
         crew = crew or find_crew(config)
         if crew is None:
             return None
-        return cls(crew, model.absolute(), out.absolute(), shared)
+        return cls(crew, folders, out.absolute(), shared)
 
-    def blocks(self, work: Work, schedule: BlockSchedule) -> Blocks:
-        """Return what is to be done, block by block."""
-        return Blocks(self, work, schedule)
+    def blocks(self, work: Work, schedule: BlockSchedule, lock: str) -> Blocks:
+        """Return what is to be done, block by block; see `do`."""
+        return Blocks(self, work, schedule, lock)
 
     def do(
-        self, work: Work, schedule: BlockSchedule, stop: StopCheck
+        self, work: Work, schedule: BlockSchedule, stop: StopCheck, lock: str
     ) -> Iterator[BlockResult]:
         """Have all blocks of a schedule done; results come as they are ready.
+
+        Parameters
+        ----------
+        work, schedule, stop
+            As for `Engine`.
+        lock
+            What the output's lock holds: a worker that finds another text leaves.
 
         Raises
         ------
@@ -89,8 +97,9 @@ class Workers:
         MuvitError
             What a worker raised.
         """
-        outcomes = spread(self.crew, self.blocks(work, schedule), stop.check)
-        with contextlib.closing(outcomes):
+        blocks = self.blocks(work, schedule, lock)
+        outcomes = spread(self.crew, blocks, stop.check)
+        with contextlib.closing(blocks), contextlib.closing(outcomes):
             for _, outcome in outcomes:
                 if isinstance(outcome, MuvitError):
                     raise outcome
@@ -113,14 +122,21 @@ class Blocks:
         What is done.
     schedule
         Which blocks are left.
+    lock
+        What the output's lock holds: a worker that finds another text leaves.
     """
 
-    def __init__(self, workers: Workers, work: Work, schedule: BlockSchedule) -> None:
+    def __init__(
+        self, workers: Workers, work: Work, schedule: BlockSchedule, lock: str
+    ) -> None:
         self.finished = False
         self._workers = workers
         self._work = work
         self._schedule = schedule
-        self._model_hash = hash_model(work.model, work.model_config)
+        self._lock = lock
+        self._folders = tuple(str(folder) for folder in workers.models)
+        self._hashes = hash_models(work.models)
+        self._flag = workers.out / PRIVATE / STOP
         self._config = dataclasses.replace(
             work.config, workers=1, scheduler=None,
             num_threads=threads_of(work.config, workers.crew.size),
@@ -136,14 +152,19 @@ class Blocks:
             return None
         work = self._work
         return BlockJob(
-            work.pyramid, str(self._workers.model), self._model_hash,
-            work.normalisation, self._config, str(self._workers.out), tiles,
+            work.pyramid, self._folders, self._hashes, work.normalisation, self._config,
+            str(self._workers.out), self._lock, tiles,
         )  # fmt: skip
 
     def leave(self) -> None:
         """Have the workers leave the blocks that they are at."""
         with contextlib.suppress(OSError):
-            (self._workers.out / PRIVATE / STOP).touch()
+            self._flag.touch()
+
+    def close(self) -> None:
+        """Forget that the workers were to leave, once they have."""
+        with contextlib.suppress(OSError):
+            self._flag.unlink(missing_ok=True)
 
 
 def threads_of(config: PredictionConfig, workers: int) -> int:
