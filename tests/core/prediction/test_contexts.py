@@ -31,20 +31,25 @@ Build = Callable[..., Any]
     crop=st.sampled_from([16, 64]),
     factors=st.sampled_from([(1, 4), (1, 8, 32), (1, 2), (1, 2.5, 7.3)]),
     place=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    shift=st.booleans(),
 )
 def test_a_crop_lies_inside_its_context(
     size: tuple[int, int],
     crop: int,
     factors: tuple[float, ...],
     place: tuple[float, float],
+    shift: bool,
 ) -> None:
     extent = Box((0, 0), size)
-    grid = ContextGrid(crop, factors, extent)
+    grid = ContextGrid(crop, factors, extent, shift)
     assert grid.stride >= 1
     where = [p * n for p, n in zip(place, size, strict=True)]
     fine = place_fine(where, (crop, crop), extent)
     index = grid.index_of(fine.centre)
     assert 0 <= index < grid.count
+    assert grid.cell(index).contains(
+        Box(fine.centre, tuple(v + 1e-9 for v in fine.centre))
+    )
     boxes = grid.boxes(index)
     assert len(boxes) == len(factors) - 1
     inside = fine.intersection(extent)

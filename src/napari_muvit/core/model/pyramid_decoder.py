@@ -188,18 +188,19 @@ class PyramidDecoder(nn.Module):
         return (scores, *logits)
 
     def coarse(
-        self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor]
+        self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor], first: int = 1
     ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Decode all levels but the finest, as in `forward`.
+        """Decode the levels from ``first`` on, as in `forward`; they alone are given.
 
         Returns
         -------
         maps, logits
             (B, W, *spatial) of the next coarser level for `finest`, and the logits of
-            those levels that have heads.
+            those levels that have heads. No maps where the next coarser level is not
+            given.
         """
-        features, logits = self._coarser(x, bboxes, maps[0])
-        if features is None:
+        features, logits = self._coarser(x, bboxes, maps[0], first)
+        if features is None or first > 1:
             return (), logits
         return cast("LevelDecoder", self.levels[0]).projected(features), logits
 
@@ -208,14 +209,14 @@ class PyramidDecoder(nn.Module):
         return self.levels[0](x, maps[0], coarser)[1]  # type: ignore[no-any-return]
 
     def _coarser(
-        self, x: Tensor, bboxes: Tensor, maps: Tensor
+        self, x: Tensor, bboxes: Tensor, maps: Tensor, first: int = 1
     ) -> tuple[Tensor | None, list[Tensor]]:
         """Features for the finest level, if it takes any, and coarser logits."""
         logits: list[Tensor] = []
         context: Context | None = None
         features: Tensor | None = None
-        for level in reversed(range(len(self.levels) - 1)):
-            features, scores = self.levels[1 + level](
+        for level in reversed(range(len(self.levels) - first)):
+            features, scores = self.levels[first + level](
                 x[:, level], maps[:, level], context
             )
             if scores is not None:

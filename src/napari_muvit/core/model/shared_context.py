@@ -68,7 +68,8 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     model
         Its configuration ``shares_context``; in evaluation mode.
     x
-        (B, M, C, *spatial) normalised pixels of the coarser levels, finest first.
+        (B, M, C, *spatial) normalised pixels of the coarser levels, finest first; or
+        of the coarsest ones of them alone, which depend on no other.
     bboxes
         (B, M, 2, N) their world boxes.
 
@@ -81,7 +82,8 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     encoder, config = model.encoder, model.config
     grid = grid_of(x, config.patch)
     local = relative_to_origin(bboxes, "coarse_to_fine")
-    tokens = _embedded(encoder, x, first=1)
+    first = len(config.scale_factors) - x.shape[1]
+    tokens = _embedded(encoder, x, first)
     positions = patch_positions(local, grid, config.rotary_position).flatten(1, 2)
     count = tokens.shape[1] // x.shape[1]
     reach = reach_of_levels(config.attention, [count] * x.shape[1])
@@ -97,7 +99,7 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
         if layer in decoder.layers:
             levels = tokens.unflatten(1, (x.shape[1], count)).transpose(2, 3)
             maps.append(levels.unflatten(3, grid))
-    handed, logits = decoder.coarse(x, local, maps)
+    handed, logits = decoder.coarse(x, local, maps, first)
     return SharedContext(
         bboxes[:, -1, 0], local, tuple(keys), tuple(values), handed, tuple(logits)
     )

@@ -140,18 +140,21 @@ class UNETRDecoder(nn.Module):
         return (scores, *logits)
 
     def coarse(
-        self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor]
+        self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor], first: int = 1
     ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Decode all levels but the finest, as in `forward`.
+        """Decode the levels from ``first`` on, as in `forward`; they alone are given.
 
         Returns
         -------
         maps, logits
             Of the next coarser level for `finest`: (B, F, *grid) and, with the context
-            skip, (B, F, *spatial); and the logits of those levels that have heads.
+            skip, (B, F, *spatial); and the logits of those levels that have heads. No
+            maps where the next coarser level is not given.
         """
-        branches = self.branches(bboxes, maps, first=1)
-        features, logits = self._coarser(x, bboxes, branches)
+        branches = self.branches(bboxes, maps, first)
+        features, logits = self._coarser(x, bboxes, branches, first)
+        if first > 1:
+            return (), logits
         handed = (branches[0][0],)
         if features is None:
             return handed, logits
@@ -171,16 +174,17 @@ class UNETRDecoder(nn.Module):
         x: Tensor,
         bboxes: Tensor,
         branches: Sequence[tuple[Tensor, Sequence[Tensor]]],
+        first: int = 1,
     ) -> tuple[Tensor | None, list[Tensor]]:
         """Features for the finest level, if it takes any, and coarser logits."""
         logits: list[Tensor] = []
         features: Tensor | None = None
-        for level in reversed(range(len(self.levels) - 1)):
+        for level in reversed(range(len(self.levels) - first)):
             context = None
             if features is not None and self.context_skip:
                 source, target = bboxes[:, level + 1], bboxes[:, level]
                 context = sample_at(features, source, target, x.shape[3:])
-            features, scores = self.levels[1 + level](
+            features, scores = self.levels[first + level](
                 x[:, level], *branches[level], context
             )
             if scores is not None:
