@@ -17,14 +17,17 @@ imported.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +139,7 @@ def write_tiles(out: Path, late: bool) -> tuple[float, float, int]:
     """Tiles of 1024 px into a pyramid of 6 levels, ours or each level each time."""
     import zarr
 
-    from napari_muvit.core.prediction.levels import CoarseLevel
-    from napari_muvit.core.prediction.writer import write_levels
+    from napari_muvit.core.prediction.levels import CoarseLevel, write_levels
 
     side, tile = 10240, 1024
     levels = [
@@ -173,6 +175,15 @@ CASES: dict[str, Callable[[Path], tuple[float, float, int]]] = {
 }
 
 
+def cpu_name() -> str:
+    """What this machine says its processor is."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = {k.strip(): v.strip() for k, _, v in (x.partition(":") for x in lines)}
+        return f"{found['model name']}, family {found['cpu family']}"
+    return platform.processor()
+
+
 def main() -> None:
     """Measure all cases in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -200,10 +211,12 @@ def main() -> None:
                 continue
             found = json.loads(done.stdout.strip().splitlines()[-1])
             best[case] = min(best.get(case, found), found)
+    run = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with RESULTS.open("a") as file:
         for case, (cpu, wall, count, memory) in best.items():
             row = {
-                "case": case, "units": count, "cpu_ms": round(1000 * cpu / count, 2),
+                "run": run, "cpu": cpu_name(), "case": case, "units": count,
+                "cpu_ms": round(1000 * cpu / count, 2),
                 "per_second": round(count / wall, 1), "mib": round(memory),
             }  # fmt: skip
             file.write(json.dumps(row) + "\n")

@@ -1,5 +1,6 @@
 """One writer at a time."""
 
+import errno
 import json
 import os
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from napari_muvit.core import lock
 from napari_muvit.core.errors import OutputError
 from napari_muvit.core.lock import OutputLock, check_free
 
@@ -60,4 +62,85 @@ def test_one_at_a_time_takes_over(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="another process"):
         OutputLock(path, tmp_path)
     OutputLock(path, tmp_path).release()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A wall clock that a test puts on or back; what is not wall time stays."""
+    offset, real = {"hours": 0.0}, time.time
+    monkeypatch.setattr(lock.time, "time", lambda: real() + 3600 * offset["hours"])
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.3)
+    return offset
+
+
+def as_if_elsewhere(held: OutputLock) -> None:
+    """The same lock, as another machine sees it."""
+    held.text = json.dumps({"pid": 1, "host": "elsewhere"})
+    held.path.write_text(held.text)
+
+
+@pytest.mark.parametrize("hours", [-48, -1, 0, 1, 48])
+def test_a_clock_that_jumps_takes_no_lock_from_a_live_holder(
+    tmp_path: Path, clock: dict[str, float], hours: float
+) -> None:
+    held = OutputLock(tmp_path / "lock", tmp_path)
+    as_if_elsewhere(held)
+    clock["hours"] = hours
+    with pytest.raises(OutputError, match="process 1 on elsewhere"):
+        OutputLock(tmp_path / "lock", tmp_path)
+    held.check()
+    held.release()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("hours", [-48, -1, 1, 48])
+@pytest.mark.parametrize("text", ["", '{"pid": 1, "host": "elsewhere"}'])
+def test_a_clock_that_jumps_keeps_no_lock_that_was_left_behind(
+    tmp_path: Path, clock: dict[str, float], hours: float, text: str
+) -> None:
+    (tmp_path / "lock").write_text(text)
+    (tmp_path / "lock.taking").touch()
+    clock["hours"] = hours
+    with pytest.raises(OutputError, match="another process"):
+        OutputLock(tmp_path / "lock", tmp_path)
+    OutputLock(tmp_path / "lock", tmp_path).release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_touches_its_lock_and_ends_with_it(
+    tmp_path: Path, clock: dict[str, float]
+) -> None:
+    held = OutputLock(tmp_path / "lock", tmp_path)
+    os.utime(held.path, (1e9, 1e9))
+    until = time.monotonic() + 10
+    while held.path.stat().st_mtime < 1.1e9 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert time.time() - held.path.stat().st_mtime < 10
+    held.release()
+    held._thread.join(10)
+    assert not held._thread.is_alive()
+
+
+def test_a_holder_is_told_that_another_machine_took_over(tmp_path: Path) -> None:
+    held = OutputLock(tmp_path / "lock", tmp_path)
+    held.check()
+    held.path.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    with pytest.raises(OutputError, match="was taken over by another process"):
+        held.check()
+    held.release()
+    assert held.path.exists()
+
+
+def test_a_full_disk_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, _mode: str) -> None:
+        os.close(handle)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lock.os, "fdopen", full)
+    with pytest.raises(OSError, match="No space left"):
+        OutputLock(tmp_path / "lock", tmp_path)
     assert not list(tmp_path.iterdir())

@@ -23,12 +23,17 @@ from .shared import (
 if TYPE_CHECKING:
     import argparse
 
+    from ..core.prediction_config import OutputName
+
 
 def add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="segment whole slides")
     add = predict.add_argument
     add("images", nargs="+", metavar="IMAGE")
-    add("--model", type=Path, required=True, help="model folder")
+    add(
+        "--model", type=Path, required=True, action="append", dest="models",
+        help="model folder; given several times, the models' answers are averaged",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
     add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
@@ -43,6 +48,23 @@ def add_predict(commands: Commands) -> None:
     add(
         "--context", default="auto", choices=("auto", "shared", "own"),
         help="coarse levels once for many crops, or anew around each",
+    )  # fmt: skip
+    add(
+        "--probabilities", action="store_true",
+        help="write each class's probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--confidence", action="store_true",
+        help="write the largest probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--average", default="none", choices=("none", "flips", "all"),
+        help="over mirrored crops (4 passes), turned ones too (8)",
+    )  # fmt: skip
+    add(
+        "--placement", default="inside", choices=("inside", "centred", "averaged"),
+        help="of coarser crops around each fine one: pushed into the slide, never "
+        "pushed, or over five places inside (5 passes)",
     )  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes here")
     add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
@@ -76,11 +98,14 @@ def run_predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         context=arguments.context,
+        average=arguments.average,
+        placement=arguments.placement,
         workers=arguments.workers,
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
         preview=arguments.preview,
         overwrite=arguments.overwrite,
+        outputs=_outputs(arguments),
     )
     if arguments.seams and config.shard is not None:
         raise ConfigError(
@@ -90,11 +115,11 @@ def run_predict(arguments: argparse.Namespace) -> int:
         )
     images = [open_image(path, arguments) for path in arguments.images]
     outputs = _output_paths(arguments.out, [image.name for image in images])
-    model = load_model(arguments.model)
+    models = [load_model(folder) for folder in arguments.models]
     results: list[dict[str, Any]] = []
     try:
         for image, out in zip(images, outputs, strict=True):
-            results.append(_predict_one(image, out, model, config, arguments))
+            results.append(_predict_one(image, out, models, config, arguments))
             if results[-1]["stopped"]:
                 break
     finally:
@@ -102,6 +127,12 @@ def run_predict(arguments: argparse.Namespace) -> int:
         if arguments.json:
             say(as_json(results))
     return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
+
+
+def _outputs(arguments: argparse.Namespace) -> tuple[OutputName, ...]:
+    from ..core.prediction_config import OUTPUTS
+
+    return tuple(name for name in OUTPUTS if getattr(arguments, name))
 
 
 def _region(text: str | None) -> tuple[float, float, float, float] | None:
@@ -143,15 +174,14 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _predict_one(
-    image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
+    image: Any, out: Path, models: list[Any], config: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     from ..core.prediction.blocks import count_work
     from ..core.prediction.entry import predict
     from ..core.prediction.plan import plan_prediction
 
     if arguments.dry_run:
-        view = image.viewed_at(model.config.pixel_size)
-        plan = plan_prediction(view, model.config, config)
+        plan = plan_prediction(image, [model.config for model in models], config)
         tiles, crops, contexts = count_work(plan, config.shard)
         if not arguments.json:
             shared = f" that share {contexts} contexts" if contexts else ""
@@ -163,6 +193,7 @@ def _predict_one(
             "tiles": tiles,
             "crops": crops,
             "contexts": contexts,
+            "passes": len(plan.views),
             "notes": list(plan.notes),
             "stopped": False,
         }
@@ -170,11 +201,11 @@ def _predict_one(
         # Workers load it themselves.
         several = config.workers > 1 or config.scheduler is not None
         run = predict(
-            image, arguments.model if several else model, config, out=out,
+            image, arguments.models if several else models, config, out=out,
             on_progress=console, should_stop=should_stop,
             cache=cache_settings(arguments),
         )  # fmt: skip
-        preview = _write_preview(run, out, model.config.colors, console)
+        preview = _write_preview(run, out, models[0].config.colors, console)
         tiles = sum(1 for _ in run)
     state = "Stopped; run again to continue" if run.stopped else "Written"
     if run.finished_before:
@@ -187,7 +218,7 @@ def _predict_one(
     if preview is not None:
         result["preview"] = str(preview)
     if arguments.seams and not run.stopped:
-        _add_seams(result, run, image, model, arguments)
+        _add_seams(result, run, image, models, arguments)
     return result
 
 
@@ -208,13 +239,13 @@ def _write_preview(
 
 
 def _add_seams(
-    result: dict[str, Any], run: Any, image: Any, model: Any,
+    result: dict[str, Any], run: Any, image: Any, models: Any,
     arguments: argparse.Namespace,
 ) -> None:  # fmt: skip
     from ..core.prediction.seam_result import seam_line
 
     try:
-        result["seams"] = score_prediction(run, image, model, arguments)
+        result["seams"] = score_prediction(run, image, models, arguments)
     except Cancelled:
         result["stopped"] = True
         return

@@ -122,7 +122,7 @@ def _say_plan(images: Any, model: Any, config: Any) -> int:
 
 
 def score_prediction(
-    run: Any, image: Any, model: Any, arguments: argparse.Namespace
+    run: Any, image: Any, models: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Score a finished run, or return what is stored with it.
 
@@ -133,7 +133,6 @@ def score_prediction(
     """
     from ..core.prediction.record import add_to_record, read_record
     from ..core.prediction.seams import seam_score
-    from ..core.prediction.writer import open_levels
 
     out: Path = run.out
     stored: dict[str, Any] | None = (read_record(out) or {}).get("seams")
@@ -141,7 +140,7 @@ def score_prediction(
         return stored
     with Console(image.name) as console, interruptible() as should_stop:
         score = seam_score(
-            image, model, run.config, labels=open_levels(out)[0],
+            image, models, run.config, labels=run.levels[0],
             cache=cache_settings(arguments), on_progress=console,
             should_stop=should_stop,
         )  # fmt: skip

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from .model.segmenter import MuViTSegmenter, build_model
     from .prediction.entry import predict
+    from .prediction.outlined import read_outlines
     from .prediction.plan import PredictionPlan, plan_prediction
     from .prediction.run import PredictionRun
     from .presets import PRESETS, preset
@@ -81,6 +82,7 @@ _HOMES = {
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
     "prediction.entry": ("predict",),
+    "prediction.outlined": ("read_outlines",),
     "prediction.run": ("PredictionRun",),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
@@ -101,7 +103,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "load_model", "save_model", "load_reference_checkpoint", "load_reference_encoder",
     "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
     "TrainingResult",
-    "plan_prediction", "PredictionPlan",
+    "plan_prediction", "PredictionPlan", "read_outlines",
     "predict", "PredictionRun", "evaluate", "Evaluation",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",

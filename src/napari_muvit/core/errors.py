@@ -63,6 +63,10 @@ class OutputError(MuvitError, OSError):
     """An output that exists and is somebody else's, or that cannot be written."""
 
 
+class OutputBusyError(OutputError):
+    """An output that another process is writing."""
+
+
 class DeviceError(MuvitError, RuntimeError):
     """A device that was asked for and is not there."""
 

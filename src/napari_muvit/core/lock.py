@@ -10,12 +10,17 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import OutputBusyError, OutputError
 
+BEAT_SECONDS = 10.0
+"""How often a holder touches its lock."""
+WATCH_SECONDS = 3 * BEAT_SECONDS
+"""How long a lock that looks left behind is watched for a touch."""
 FOREIGN_STALE_SECONDS = 600.0
-"""A lock of another machine counts as left behind when untouched for this long."""
+"""A lock of another machine looks left behind when untouched for this long."""
 UNREADABLE_STALE_SECONDS = 10.0
 """So does one whose writer was killed before it could write its name."""
 
@@ -27,7 +32,9 @@ class OutputLock:
     """A lock file, taken on creation and freed by `release`.
 
     The lock of a process that is gone is taken over. Process numbers say nothing about
-    another machine (a shared disk), so there the time of the last `touch` decides.
+    another machine (a shared disk). A thread of the holder touches the file, so a lock
+    of another machine that is old and stays untouched is taken over, too; clocks that
+    differ or jump cannot make one of a live holder look so.
 
     Parameters
     ----------
@@ -38,7 +45,7 @@ class OutputLock:
 
     Raises
     ------
-    OutputError
+    OutputBusyError
         If another writer is at work.
     """
 
@@ -47,12 +54,20 @@ class OutputLock:
         self._subject = subject
         self._mine = False
         self._pid = os.getpid()
-        self._text = json.dumps({"pid": self._pid, "host": socket.gethostname()})
+        self.text = json.dumps(
+            {"pid": self._pid, "host": socket.gethostname(), "token": uuid.uuid4().hex}
+        )
+        self._end = threading.Event()
+        # A daemon: whoever forgets to release must still be able to end.
+        self._thread = threading.Thread(
+            target=self._beat, daemon=True, name="muvit-lock"
+        )
         for _ in range(3):
             if self._create():
+                self._thread.start()
                 return
             self._take_over()
-        raise OutputError(_busy(self.path, self._subject, "another process"))
+        raise OutputBusyError(_busy(self.path, self._subject, "another process"))
 
     def _create(self) -> bool:
         with _held_guard:
@@ -60,14 +75,20 @@ class OutputLock:
                 handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
                 return False
-            with os.fdopen(handle, "w") as file:
-                file.write(self._text)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    file.write(self.text)
+            except OSError:
+                # The disk is full.
+                self.path.unlink(missing_ok=True)
+                raise
             _held.add(self.path)
             self._mine = True
             return True
 
     def _take_over(self) -> None:
         """Remove the lock if nobody holds it, else raise."""
+        found = _state(self.path)
         check_free(self.path, self._subject)
         # One at a time: else a slow one would remove the lock that a fast one has
         # taken since both found the old one left behind.
@@ -76,21 +97,39 @@ class OutputLock:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - guard.stat().st_mtime > UNREADABLE_STALE_SECONDS:
+                age = time.time() - guard.stat().st_mtime
+                # In the future: the clock was put back.
+                if abs(age) > UNREADABLE_STALE_SECONDS:
                     guard.unlink()
-            raise OutputError(
+            raise OutputBusyError(
                 _busy(self.path, self._subject, "another process")
             ) from None
         try:
-            check_free(self.path, self._subject)
-            self.path.unlink(missing_ok=True)
+            if found is not None and _state(self.path) == found:
+                self.path.unlink(missing_ok=True)
         finally:
             guard.unlink(missing_ok=True)
 
+    def _beat(self) -> None:
+        while not self._end.wait(BEAT_SECONDS) and holds(self.path, self.text):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
     def touch(self) -> None:
-        """Say that the writer is still at work."""
+        """Say that the writer is still at work, before it is time again."""
         with contextlib.suppress(OSError):
             os.utime(self.path)
+
+    def check(self) -> None:
+        """Raise `OutputError` when another process has taken the lock over.
+
+        So it is after a machine has slept; what it still has to write is old.
+        """
+        if not holds(self.path, self.text):
+            raise OutputError(
+                f"{self._subject} was taken over by another process while this one did "
+                "not answer. Wait for the other one, then run again."
+            )
 
     def release(self) -> None:
         """Free the lock; calling it again does nothing."""
@@ -99,24 +138,38 @@ class OutputLock:
             # that was forked from it does not hold it.
             if self._mine and os.getpid() == self._pid:
                 self._mine = False
+                self._end.set()
                 _held.discard(self.path)
                 with contextlib.suppress(OSError):
                     # Another machine has taken it over when it seemed left behind.
-                    if self.path.read_text() == self._text:
+                    if self.path.read_text() == self.text:
                         self.path.unlink()
 
 
+def holds(path: Path, text: str) -> bool:
+    """Whether a lock is still that of the holder who wrote ``text`` into it."""
+    try:
+        return path.read_text() == text
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # A disk that does not answer for a moment says nothing.
+        return True
+
+
 def check_free(path: Path, subject: Path) -> None:
-    """Raise `OutputError` when a live writer of ``subject`` holds the lock."""
+    """Raise `OutputBusyError` when a live writer of ``subject`` holds the lock.
+
+    Takes half a minute for a lock of another machine that looks left behind.
+    """
     path = path.resolve()
     try:
         text = path.read_text()
-        age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return
-    owner = _live_owner(path, text, age)
+    owner = _live_owner(path, text)
     if owner is not None:
-        raise OutputError(_busy(path, subject, owner))
+        raise OutputBusyError(_busy(path, subject, owner))
 
 
 def _busy(path: Path, subject: Path, owner: str) -> str:
@@ -126,24 +179,52 @@ def _busy(path: Path, subject: Path, owner: str) -> str:
     )
 
 
-def _live_owner(path: Path, text: str, age: float) -> str | None:
+def _live_owner(path: Path, text: str) -> str | None:
     """Name of the writer that holds the lock, None when it was left behind."""
     try:
         owner = json.loads(text)
         pid, host = int(owner["pid"]), str(owner["host"])
     except (ValueError, KeyError, TypeError):
-        return "another process" if age < UNREADABLE_STALE_SECONDS else None
+        live = _is_kept(path, UNREADABLE_STALE_SECONDS)
+        return "another process" if live else None
     if host != socket.gethostname():
-        live = age < FOREIGN_STALE_SECONDS
+        live = _is_kept(path, FOREIGN_STALE_SECONDS)
     elif pid == os.getpid():
         # A container gives the same number to each of its starts.
         live = path in _held
     else:
-        live = _is_running(pid)
+        live = is_running(pid)
     return f"process {pid} on {host}" if live else None
 
 
-def _is_running(pid: int) -> bool:
+def _is_kept(path: Path, limit: float) -> bool:
+    """Whether a lock was touched within ``limit`` seconds, or is while we watch.
+
+    The two clocks may differ, and be put on or back, so an age alone proves little.
+    """
+    first = _state(path)
+    if first is not None and 0 <= time.time() - first[1] <= limit:
+        return True
+    until = time.monotonic() + WATCH_SECONDS
+    while first is not None and time.monotonic() < until:
+        time.sleep(WATCH_SECONDS / 30)
+        if _state(path) != first:
+            # Freed, perhaps; whoever asks again will know.
+            return True
+    return False
+
+
+def _state(path: Path) -> tuple[str, float] | None:
+    """Text and time of the last touch, None where there is no file."""
+    try:
+        # Opened, so that a network disk asks its server.
+        with path.open() as file:
+            return file.read(), os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return None
+
+
+def is_running(pid: int) -> bool:
     """Whether a process of this machine is alive."""
     if sys.platform == "win32":
         # os.kill(pid, 0) would send Ctrl-C there.

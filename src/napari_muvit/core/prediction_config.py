@@ -8,6 +8,16 @@ from typing import Literal
 
 from .checks import JsonConfig, require, whole
 
+OutputName = Literal["probabilities", "confidence"]
+OUTPUTS: tuple[OutputName, ...] = ("probabilities", "confidence")
+"""What can be written beside the labels."""
+Average = Literal["none", "flips", "all"]
+Placement = Literal["inside", "centred", "averaged"]
+Ring = tuple[tuple[float, float], ...]
+"""A closed outline as (y, x) pairs, the first one not repeated."""
+Outlines = tuple[tuple[Ring, ...], ...]
+"""Of each area its outer ring, then its holes."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionConfig(JsonConfig):
@@ -17,7 +27,12 @@ class PredictionConfig(JsonConfig):
     """Share of a crop's edge that neighbouring crops have in common; 0: the paper's."""
     region: tuple[float, float, float, float] | None = None
     """(y0, x0, y1, x1) in pixels of the slide's finest level; None: the whole slide.
-    Tiles that touch it are predicted."""
+    Tiles that touch it are predicted, as a whole."""
+    outlines: Outlines = ()
+    """Areas in the same pixels (see `read_outlines`): tiles that touch one of them are
+    predicted, as a whole. Empty: all."""
+    tissue: bool = False
+    """Leave out tiles without tissue, which keep the label 0 (not predicted)."""
     batch_size: int = 16
     """Crops in one pass of the model; the last one is padded to the same shape."""
     tile_size: int = 512
@@ -28,6 +43,14 @@ class PredictionConfig(JsonConfig):
     """shared: coarse levels are computed once for all crops inside them (models with
     coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
     of its own. auto: shared where the model can."""
+    average: Average = "none"
+    """flips: each crop is mirrored in the 4 ways of a rectangle, and the logits are
+    averaged; all: in the 8 ways of a square, turned ones among them."""
+    placement: Placement = "inside"
+    """Where coarser crops of their own lie. inside: in the middle around the fine crop,
+    pushed into the slide. centred: in the middle always; beyond the slide is padding.
+    averaged: logits of five places inside the slide are averaged. Anything but inside
+    gives each crop coarser ones of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     preview: bool = False
@@ -43,6 +66,9 @@ class PredictionConfig(JsonConfig):
     """Address of a dask.distributed cluster whose workers are to do it."""
     shard: tuple[int, int] | None = None
     """(i, n): do the i-th of n parts (0 is the first), without the others."""
+    outputs: tuple[OutputName, ...] = ()
+    """What is written beside the labels, uint8: ``probabilities`` of each class, and
+    ``confidence``, the largest of them."""
 
     def __post_init__(self) -> None:
         self.check_types()
@@ -65,6 +91,17 @@ class PredictionConfig(JsonConfig):
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",
             "overlap",
         )
+        require(
+            len(set(self.outputs)) == len(self.outputs),
+            f"outputs is {self.outputs}; each is written once, so name it once.",
+            "outputs",
+        )
+        require(
+            self.context != "shared" or self.placement == "inside",
+            f"context is shared, so coarser crops lie on a grid of the slide, but "
+            f"placement is {self.placement}; choose context own, or placement inside.",
+            "placement",
+        )
         whole(self.batch_size, 1, "batch_size")
         whole(self.tile_size, 64, "tile_size")
         require(
@@ -86,3 +123,14 @@ class PredictionConfig(JsonConfig):
                 f"region is {self.region}; y1 must be above y0 and x1 above x0.",
                 "region",
             )
+        for number, rings in enumerate(self.outlines):
+            require(
+                bool(rings) and all(_is_ring(ring) for ring in rings),
+                f"outline {number} is no area; rings of at least three finite (y, x) "
+                "pairs are needed, the outer one first.",
+                "outlines",
+            )
+
+
+def _is_ring(ring: Ring) -> bool:
+    return len(ring) >= 3 and all(math.isfinite(v) for point in ring for v in point)

@@ -81,7 +81,7 @@ def check(run: PredictionRun, out: Path, whole: dict[str, bytes]) -> None:
     indices = [tile.index for tile in run]
     assert len(indices) == len(set(indices))
     assert chunks_of(out) == whole
-    assert predict(run._pyramid, run._workers.model, cpu(), out).finished_before
+    assert predict(run._pyramid, run._workers.models, cpu(), out).finished_before
 
 
 def test_blocks_are_squares_of_the_tiles_that_are_left(

@@ -21,6 +21,7 @@ import torch
 import yaozarrs
 import zarr
 
+from napari_muvit.core import lock as lock_module
 from napari_muvit.core.config import PredictionConfig
 from napari_muvit.core.data.zarr_writer import halve_labels
 from napari_muvit.core.errors import OutputError
@@ -240,7 +241,9 @@ def test_a_lock_that_was_left_behind_is_taken_over(
     host: str | None,
     age: float,
     stale: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(lock_module, "WATCH_SECONDS", 0.2)
     pyramid, out = slide((256, 256)), tmp_path / "out.zarr"
     predict(pyramid, model, cpu(), out).close()
     if pid is None:
@@ -298,6 +301,7 @@ import sys
 sys.path.insert(0, sys.argv[3])
 import numpy as np
 import conftest
+from napari_muvit.core import lock as lock_module
 from napari_muvit.core.config import PredictionConfig
 from napari_muvit.core.prediction import predict
 model = conftest.IdentityModel(conftest.make_config(crop_size=128, scale_factors=(1,)))

@@ -20,32 +20,37 @@ from ..data.pyramid import Pyramid
 from ..errors import ConfigError, PyramidError
 from ..geometry import NestedCrop
 from ..model.shared_context import SharedContext, compute_context, segment_within
-from .canvases import Canvases, FilledTile
+from .canvases import Canvases
 from .checks import PixelBox
-from .context_cache import ContextCache
+from .context_cache import LEAST, TOUCHED, ContextCache, ViewedContext
 from .execution import HeapTrimmer, StopCheck, prepared
-from .output import Output, Written
+from .filled import FilledTile
+from .output import Output
 from .plan import PredictionPlan
-from .reader import Batch, BatchReader, Unreadable
+from .reader import Batch, BatchReader, ContextError, Unreadable
 from .schedule import Schedule
 from .tiles import Tile
+from .views import View, levels_at, turn_back, turn_boxes, turn_pixels
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter
     from .writer import TileWriter
 
 MAX_UNREAD = 64
-"""Crops one after the other that cannot be read before a run gives up."""
+"""Crops one after the other that cannot be read before a run gives up; on a large slide
+a quarter of all crops, as a broken place of a coarse level lies in many."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Work:
-    """What goes through which model, and how."""
+    """What goes through which models, and how."""
 
     pyramid: Pyramid
     """The slide, viewed at the model's pixel size, with the coarse levels it needs."""
-    model: nn.Module
+    models: tuple[nn.Module, ...]
+    """Those whose logits are averaged."""
     model_config: ModelConfig
+    """What each of them reads."""
     normalisation: SlideNormalisation
     plan: PredictionPlan
     config: PredictionConfig
@@ -103,15 +108,16 @@ class Engine:
         self._look = look
         self._pass_size = work.plan.batch_size
         self._unread = 0
+        self._released = False
         self._contexts: ContextCache | None = None
 
-    def __iter__(self) -> Iterator[Written]:
+    def __iter__(self) -> Iterator[FilledTile]:
         """Do the work.
 
         Yields
         ------
-        tuple of Tile and ndarray
-            A tile and its labels in output pixels, written already.
+        FilledTile
+            A tile in output pixels, written already.
 
         Raises
         ------
@@ -125,26 +131,33 @@ class Engine:
         work = self._work
         with contextlib.ExitStack() as stack:
             stack.enter_context(
-                prepared(work.model, work.device, work.config, self._stop)
+                prepared(
+                    nn.ModuleList(work.models), work.device, work.config, self._stop
+                )
             )
             canvases = Canvases(
-                work.plan, self._wanted, work.model_config.num_classes, work.device
-            )
+                work.plan, self._wanted, work.model_config.num_classes, work.device,
+                outputs=work.config.outputs,
+            )  # fmt: skip
             stack.callback(canvases.close)
             output = Output(self._writer, self._stop.check)
             stack.callback(output.close)
             reader = BatchReader(
                 work.pyramid, work.model_config, work.normalisation, self._schedule,
-                work.plan.batch_size, work.plan.contexts,
+                work.plan.batch_size, work.plan.contexts, work.plan.num_places,
             )  # fmt: skip
             stack.callback(reader.close)
             if work.plan.contexts is not None:
-                self._contexts = ContextCache(partial(self._context, reader))
+                # Of several views a context holds as many times as much.
+                least = max(TOUCHED, LEAST // len(work.plan.views))
+                self._contexts = ContextCache(
+                    partial(self._context, reader), least=least
+                )
             yield from self._tiles(reader, canvases, output)
 
     def _tiles(
         self, reader: BatchReader, canvases: Canvases, output: Output
-    ) -> Iterator[Written]:
+    ) -> Iterator[FilledTile]:
         trim = HeapTrimmer()
         while (batch := self._next_batch(reader)) is not None:
             if isinstance(batch, Unreadable):
@@ -168,47 +181,120 @@ class Engine:
         first = 0
         while first < len(batch.crops):
             part = slice(first, first + self._pass_size)
-            with torch.inference_mode():
-                try:
-                    logits = self._forward(batch, part)
-                except torch.OutOfMemoryError as error:
-                    # Before anything of this part was added up: it comes again.
-                    self._halve(error)
-                    continue
-                filled = list(canvases.add(batch.crops[part], logits))
-            first = part.stop
+            filled: list[FilledTile] = []
+            out_of_memory = False
+            try:
+                self._answer(batch, part, canvases, filled)
+            except torch.OutOfMemoryError:
+                # Dealt with below: the error holds on to the memory of the pass.
+                out_of_memory = True
+            except ContextError as error:
+                batch, first = self._without(batch, first, canvases, error), 0
+            else:
+                first = part.stop
+                self._released = False
+            if out_of_memory:
+                self._halve(canvases)
             yield from filled
 
+    def _answer(
+        self, batch: Batch, part: slice, canvases: Canvases, filled: list[FilledTile]
+    ) -> None:
+        """Take a part of a batch through the model; add the tiles that are complete."""
+        with torch.inference_mode():
+            logits = self._forward(batch, part)
+            filled.extend(canvases.add(batch.crops[part], logits))
+
+    def _without(
+        self, batch: Batch, first: int, canvases: Canvases, error: ContextError
+    ) -> Batch:
+        """Return what is left of a batch without the crops of a broken context."""
+        kept = []
+        for number, crop in enumerate(batch.crops[first:], first):
+            if crop.context == error.index:
+                self._lose(canvases.skip(crop), error)
+            else:
+                kept.append(number)
+        # Filled up as every batch is.
+        order = kept + kept[:1] * (len(batch.pixels) - len(kept))
+        return Batch(
+            tuple(batch.crops[i] for i in kept), batch.pixels[order], batch.boxes[order]
+        )
+
     def _forward(self, batch: Batch, part: slice) -> Tensor:
-        """(B, K, H, W) logits of a part of a batch."""
+        """(B, K, H, W) logits of a part of a batch: the mean of all views.
+
+        Views go through one after the other and are added up in their order, so the
+        sum is the same wherever it is computed.
+        """
+        views = self._work.plan.views
         x = self._sent(batch.pixels[part])
         boxes = self._sent(batch.boxes[part])
         with self._autocast():
-            if self._contexts is None:
-                return self._work.model(x, boxes)  # type: ignore[no-any-return]
-            indices = [crop.context or 0 for crop in batch.crops[part]]
-            # The batch is filled up with its first crop.
-            first = batch.crops[0].context or 0
-            indices += [first] * (len(x) - len(indices))
-            contexts = [self._contexts.get(index) for index in indices]
-            return segment_within(
-                cast("MuViTSegmenter", self._work.model), x[:, 0], boxes[:, 0], contexts
-            )
+            contexts = self._contexts_of(batch, part)
+            total = self._seen(views[0], x, boxes, contexts[0])
+            for view, seen in zip(views[1:], contexts[1:], strict=True):
+                total = total.float() + self._seen(view, x, boxes, seen)
+        return total if len(views) == 1 else total / len(views)
 
-    def _context(self, reader: BatchReader, index: int) -> SharedContext:
+    def _contexts_of(
+        self, batch: Batch, part: slice
+    ) -> Sequence[Sequence[SharedContext] | None]:
+        """Return what each view needs to know, one context a crop; None: nothing."""
+        if self._contexts is None:
+            return [None] * len(self._work.plan.views)
+        # The batch is filled up with its first crop.
+        crops = batch.crops + batch.crops[:1] * (len(batch.pixels) - len(batch.crops))
+        viewed = [self._contexts.get(crop.context or 0) for crop in crops[part]]
+        return list(zip(*(context.views for context in viewed), strict=True))
+
+    def _seen(
+        self,
+        view: View,
+        x: Tensor,
+        boxes: Tensor,
+        contexts: Sequence[SharedContext] | None,
+    ) -> Tensor:
+        """(B, K, H, W) logits of one view of (B, S, C, H, W) pixels, turned back."""
+        model, plan = self._work.models[view.model], self._work.plan
+        x = turn_pixels(view.turn, levels_at(x, view.place, plan.num_places))
+        boxes = levels_at(boxes, view.place, plan.num_places)
+        boxes = turn_boxes(view.turn, boxes, self._edge)
+        if contexts is None:
+            logits = model(x, boxes)
+        else:
+            logits = segment_within(
+                cast("MuViTSegmenter", model), x[:, 0], boxes[:, 0], contexts
+            )
+        return turn_back(view.turn, logits)
+
+    @property
+    def _edge(self) -> float:
+        """Edge of the square in which boxes are given: from its lower corner."""
+        plan = self._work.plan
+        return plan.crop_size * plan.scale_factors[0 if plan.contexts is None else -1]
+
+    def _context(self, reader: BatchReader, index: int) -> ViewedContext:
         """Read and compute a context; alone, so that it is always the same."""
         grid = self._work.plan.contexts
         if grid is None:
             raise ConfigError("There are no shared contexts here.", "context")
         boxes = NestedCrop(grid.boxes(index)).as_array()
-        local = (boxes - boxes[-1, 0]).astype(np.float32)
-        context = compute_context(
-            cast("MuViTSegmenter", self._work.model),
-            self._sent(reader.read_context(index)[None]),
-            self._sent(local[None]),
+        local = self._sent((boxes - boxes[-1, 0]).astype(np.float32)[None])
+        x = self._sent(reader.read_context(index)[None])
+        context = ViewedContext(
+            tuple(
+                compute_context(
+                    cast("MuViTSegmenter", self._work.models[view.model]),
+                    turn_pixels(view.turn, x),
+                    turn_boxes(view.turn, local, self._edge),
+                )
+                for view in self._work.plan.views
+            )
         )
         if self._look is not None:
-            self._look(index, context)
+            # The first view is the first model's, as the slide lies.
+            self._look(index, context.views[0])
         return context
 
     def _sent(self, array: NDArray[np.float32]) -> Tensor:
@@ -218,21 +304,29 @@ class Engine:
         half = self._work.precision == "bf16-mixed"
         return torch.autocast(self._work.device.type, torch.bfloat16, enabled=half)
 
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
+    def _halve(self, canvases: Canvases) -> None:
         """Go on with passes half as large after the memory ran out."""
-        if self._pass_size == 1:
+        device = self._work.device
+        if self._contexts is not None:
+            self._contexts.clear()
+        if self._pass_size > 1:
+            self._pass_size = -(-self._pass_size // 2)
+            self._say(
+                f"The memory of {device} ran out; going on with {self._pass_size} "
+                "crops at a time."
+            )
+        elif not self._released:
+            # A single one is tried once more with the device to itself.
+            self._released = True
+            canvases.release()
+        else:
             raise ConfigError(
-                f"A single crop does not fit into the memory of {self._work.device}; "
-                "choose another device. What is finished is kept.",
+                f"A single crop does not fit into the memory of {device}; choose "
+                "another device. What is finished is kept.",
                 "device",
-            ) from error
-        self._pass_size = -(-self._pass_size // 2)
-        if self._work.device.type == "cuda":
+            )
+        if device.type == "cuda":
             torch.cuda.empty_cache()
-        self._say(
-            f"The memory of {self._work.device} ran out; going on with "
-            f"{self._pass_size} crops at a time."
-        )
 
     def _lose(self, tiles: Sequence[Tile], error: PyramidError) -> None:
         """Go on without tiles that cannot be read; not if nothing can be read."""
@@ -241,7 +335,8 @@ class Engine:
         self.failed.extend(tile.box for tile in tiles)
         self._unread += 1
         path = self._work.pyramid.path
-        if self._unread >= MAX_UNREAD or (path is not None and not path.exists()):
+        most = max(MAX_UNREAD, self._work.plan.num_crops // 4)
+        if self._unread >= most or (path is not None and not path.exists()):
             raise PyramidError(
                 f"{error} What is finished is kept; repair the file and run again."
             ) from error

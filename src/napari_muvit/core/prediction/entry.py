@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -12,12 +13,13 @@ from ..data.pyramid import Pyramid
 from ..progress import ProgressFn, StopFn, ignore_progress, never_stop
 from .run import PredictionRun
 
+Model = nn.Module | str | Path
 DEFAULTS = PredictionConfig()
 
 
 def predict(
     source: Pyramid | str | Path,
-    model: nn.Module | str | Path,
+    model: Model | Sequence[Model],
     config: PredictionConfig = DEFAULTS,
     out: str | Path | None = None,
     *,
@@ -35,7 +37,7 @@ def predict(
         The slide, opened or as a path.
     model
         A segmenter with a `ModelConfig` as ``config``, called as ``model(x, bboxes)``,
-        or the folder of one.
+        or the folder of one. Of several that read the same, logits are averaged.
     config
         What to do.
     out
@@ -58,7 +60,7 @@ def predict(
     Raises
     ------
     ConfigError
-        If the model cannot read this slide.
+        If the model cannot read this slide, or several ones do not read the same.
     PyramidError
         If the slide cannot be read.
     CheckpointError
@@ -72,23 +74,27 @@ def predict(
         from ..data.open import open_pyramid
 
         source = open_pyramid(source)
-    folder = None
-    if isinstance(model, nn.Module):
-        name = type(model).__name__
-    else:
-        from ..model.checkpoint import load_model
-
-        folder = Path(model)
-        name = folder.name
-        model = load_model(model)
+    given = [model] if isinstance(model, nn.Module | str | Path) else list(model)
+    folders = [None if isinstance(m, nn.Module) else Path(m) for m in given]
+    models = [m if isinstance(m, nn.Module) else _loaded(m) for m in given]
+    names = [
+        type(m).__name__ if folder is None else folder.name
+        for m, folder in zip(models, folders, strict=True)
+    ]
     return PredictionRun(
         source,
-        model,
+        models,
         config,
         None if out is None else Path(out),
-        name,
+        " + ".join(names),
         on_progress,
         should_stop,
         cache,
-        folder,
+        folders,
     )
+
+
+def _loaded(folder: str | Path) -> nn.Module:
+    from ..model.checkpoint import load_model
+
+    return load_model(folder)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..config import ModelConfig
-from ..errors import ConfigError
 from ..progress import check_stop
 
 if TYPE_CHECKING:
@@ -112,21 +110,3 @@ def settled_precision(precision: str, device: torch.device) -> str:
         including_emulation=False
     )
     return "bf16-mixed" if fast else "32-true"
-
-
-def config_of(model: nn.Module) -> ModelConfig:
-    """Return what a model reads.
-
-    Raises
-    ------
-    ConfigError
-        If it does not say so.
-    """
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
-            "known what it reads; build it with build_model or load_model.",
-            "model",
-        )
-    return config

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from ..data.resample import snap
 from ..errors import ConfigError
-from ..geometry import Box, NestedCrop, nest, place_fine
+from ..geometry import Box, NestedCrop, place_fine
+from ..prediction_config import Placement
+from ..progress import never_stop
 from .checks import (
     PixelBox,
     Span,
@@ -32,15 +34,26 @@ from .checks import (
     whole_span,
 )
 from .contexts import ContextGrid, preview_notes
+from .ensemble import same_input
 from .grid import Axis, core_size
+from .selection import narrowed
 from .tiles import Crop, Tile
+from .views import (
+    View,
+    check_turns,
+    count_places,
+    describe_views,
+    list_views,
+    place_coarse,
+)
 
 if TYPE_CHECKING:
     from ..config import ModelConfig, PredictionConfig
     from ..data.pyramid import Pyramid
+    from ..progress import StopFn
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class PredictionPlan:
     """What will happen. Tiles and crops are computed when asked for, never listed."""
 
@@ -62,11 +75,18 @@ class PredictionPlan:
     """The slide in world coordinates."""
     contexts: ContextGrid | None
     """Coarser crops that fine ones share; None: each has its own around it."""
+    placement: Placement
+    """Where they lie then."""
+    views: tuple[View, ...]
+    """The passes of each crop through a model, whose logits are averaged."""
     selected: PixelBox
     """Rows and columns of the tile grid that are asked for (r0, c0, r1, c1)."""
     batch_size: int
     """Crops in one pass of the model: as configured, less where the whole slide has
     less."""
+    chosen: NDArray[np.bool_] | None = None
+    """One flag a tile of the slide's grid, (rows, columns): those that outlines and
+    tissue leave of it; None: all."""
     notes: tuple[str, ...] = ()
     """What the user should know before trusting the result."""
 
@@ -77,6 +97,11 @@ class PredictionPlan:
         return rows, columns
 
     @property
+    def num_places(self) -> int:
+        """Places of the coarser crops of each crop."""
+        return 1 + max(view.place for view in self.views)
+
+    @property
     def num_tiles(self) -> int:
         """Tiles of the whole slide, asked for or not."""
         return math.prod(self.grid)
@@ -84,13 +109,18 @@ class PredictionPlan:
     def __len__(self) -> int:
         """Tiles that are asked for."""
         r0, c0, r1, c1 = self.selected
+        if self.chosen is not None:
+            return int(self.chosen[r0:r1, c0:c1].sum())
         return (r1 - r0) * (c1 - c0)
 
     def indices(self) -> NDArray[np.int64]:
         """Return the tiles that are asked for, row by row; shape (len,)."""
         r0, c0, r1, c1 = self.selected
         rows = np.arange(r0, r1, dtype=np.int64)[:, None]
-        return (rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)).ravel()
+        tiles = rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)
+        return (
+            tiles.ravel() if self.chosen is None else tiles[self.chosen[r0:r1, c0:c1]]
+        )
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles that are asked for, row by row."""
@@ -159,8 +189,7 @@ class PredictionPlan:
         """Return a crop by its place in the slide's grid.
 
         It is put around its core, pushed into the slide where needed. Coarser boxes
-        are centred on it and pushed into the slide, or those of the context that it
-        shares with others.
+        are put around it, or are those of the context that it shares with others.
         """
         places = divmod(index, self.axes[1].count)
         rows, columns = (
@@ -174,8 +203,10 @@ class PredictionPlan:
         inside = Box((spans[0][0], spans[1][0]), (spans[0][1], spans[1][1]))
         fine = place_fine(centre, (self.crop_size, self.crop_size), inside)
         if self.contexts is None:
-            padded = nest(fine, self.scale_factors, self.extent)
-            return Crop(index, padded, (rows, columns))
+            padded, *elsewhere = place_coarse(
+                fine, self.scale_factors, self.extent, self.placement
+            )
+            return Crop(index, padded, (rows, columns), elsewhere=tuple(elsewhere))
         context = self.contexts.index_of(fine.centre)
         padded = NestedCrop((fine, *self.contexts.boxes(context)))
         return Crop(index, padded, (rows, columns), context)
@@ -228,8 +259,9 @@ def _interleave(
 
 def plan_prediction(
     pyramid: Pyramid,
-    model_config: ModelConfig,
+    model_config: ModelConfig | Sequence[ModelConfig],
     config: PredictionConfig,
+    should_stop: StopFn = never_stop,
     *,
     shifted: bool = False,
 ) -> PredictionPlan:
@@ -240,9 +272,11 @@ def plan_prediction(
     pyramid
         The slide; it is viewed at the model's pixel size here.
     model_config
-        What the model reads.
+        What the model reads; of several models, all of them.
     config
         What the user asked for.
+    should_stop
+        Asked while a slide without coarse levels is looked at for tissue.
     shifted
         Crops and contexts on grids that lie half a step away: another way to tile the
         same slide, for comparison.
@@ -250,19 +284,28 @@ def plan_prediction(
     Raises
     ------
     ConfigError
-        If the model cannot read this slide, or the region lies outside it.
+        If the model cannot read this slide, several ones do not read the same, or
+        nothing of it is asked for.
+    Cancelled
+        If ``should_stop`` said so.
     """
+    given = model_config
+    models = tuple(given) if isinstance(given, Sequence) else (given,)
+    model_config = same_input(models)
     pyramid = pyramid.viewed_at(model_config.pixel_size)
-    check_slide(pyramid, model_config)
+    for each in models:
+        check_slide(pyramid, each)
+        check_turns(pyramid, each, config.average)
+    contexts = _contexts(pyramid.extent, models, config)
+    places = count_places(model_config.scale_factors, config.placement)
+    views = list_views(len(models), config.average, places)
     rows, columns = pyramid.shape
     crop = model_config.crop_size
     level = pyramid.levels[0]
     axes = _axes(pyramid.extent, crop, config.overlap)
-    contexts = _contexts(pyramid.extent, model_config, config)
     if shifted:
         axes = (axes[0].shifted(), axes[1].shifted())
         contexts = contexts and dataclasses.replace(contexts, shift=True)
-    no_preview = preview_notes(model_config) if config.preview else ()
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
@@ -273,14 +316,21 @@ def plan_prediction(
         offset=_pair(level.offset),
         extent=pyramid.extent,
         contexts=contexts,
+        placement=config.placement,
+        views=views,
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
-        notes=find_notes(pyramid, model_config) + no_preview,
+        notes=(
+            *find_notes(pyramid, model_config),
+            *describe_views(views),
+            *(preview_notes(model_config) if config.preview else ()),
+        ),
     )
     # Of the whole slide, not of the region: the model's answer may depend on the
     # shape of its batch in the last digit.
     batch_size = min(config.batch_size, plan.num_crops)
-    return dataclasses.replace(plan, batch_size=batch_size)
+    plan = dataclasses.replace(plan, batch_size=batch_size)
+    return narrowed(plan, pyramid, config, should_stop)
 
 
 def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:
@@ -292,24 +342,25 @@ def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:
 
 
 def _contexts(
-    extent: Box, model: ModelConfig, config: PredictionConfig
+    extent: Box, models: Sequence[ModelConfig], config: PredictionConfig
 ) -> ContextGrid | None:
     """Return the grid of shared contexts, None where each crop has its own.
 
     Raises
     ------
     ConfigError
-        If sharing was asked for and this model cannot.
+        If sharing was asked for and a model cannot.
     """
-    if config.context == "own":
+    if config.context == "own" or config.placement != "inside":
         return None
-    if model.shares_context:
-        grid = ContextGrid(model.crop_size, model.scale_factors, extent)
+    if all(model.shares_context for model in models):
+        grid = ContextGrid(models[0].crop_size, models[0].scale_factors, extent)
         if grid.stride >= 1:
             return grid
     if config.context == "shared":
         raise ConfigError(
-            "This model cannot share context between crops: its coarse levels see the "
+            f"{'This model' if len(models) == 1 else 'One of the models'} cannot share "
+            "context between crops: its coarse levels see the "
             "fine crop (coarse_to_fine attention, the pyramid decoder and true boxes "
             "are needed), or its second scale factor is too small. Leave context at "
             "auto.",

@@ -83,7 +83,7 @@ def preview_slide(
         As `predict` does.
     """
     work = prepare_work(
-        pyramid, model, config,
+        pyramid, (model,), config,
         cache=cache, on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     for reason in preview_notes(work.model_config):
@@ -133,7 +133,7 @@ def paint(
         on_progress(Progress(stage="preview", done=done, total=len(cells), unit="crop"))
 
     tell()
-    with prepared(work.model, work.device, work.config, stop):
+    with prepared(work.models[0], work.device, work.config, stop):
         for batch, pixels in _batches(work, cells, stop):
             if pixels is not None:
                 seen = _within_memory(work, batch, pixels)
@@ -266,7 +266,7 @@ def _seen(
         torch.inference_mode(),
         torch.autocast(work.device.type, torch.bfloat16, enabled=half),
     ):
-        context = compute_context(cast("MuViTSegmenter", work.model), x, where)
+        context = compute_context(cast("MuViTSegmenter", work.models[0]), x, where)
         return _labels(context.logits[-1])
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.crops import SlideNormalisation, read_boxes, read_crop
+from ..data.crops import SlideNormalisation, read_boxes
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..geometry import naive_boxes
 from .contexts import ContextGrid
@@ -39,9 +39,10 @@ class Batch:
     crops: tuple[Crop, ...]
     """What the first entries are; the rest repeats the first one."""
     pixels: NDArray[np.float32]
-    """(B, L, C, H, W), normalised; with shared contexts L is 1."""
+    """(B, S, C, H, W), normalised. The S slots are the fine level, then the coarser
+    levels of one place after the other; with shared contexts, the fine level alone."""
     boxes: NDArray[np.float32]
-    """(B, L, 2, 2) world boxes from the lower corner of each finest box; with shared
+    """(B, S, 2, 2) world boxes from the lower corner of each finest box; with shared
     contexts from that of the coarsest one."""
 
 
@@ -51,6 +52,22 @@ class Unreadable:
 
     crop: Crop
     error: PyramidError
+
+
+class ContextError(PyramidError):
+    """A shared context that cannot be read.
+
+    Parameters
+    ----------
+    message
+        What a user should know.
+    index
+        Its place in the slide's grid of contexts.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class BatchReader:
@@ -70,6 +87,8 @@ class BatchReader:
         Crops in a batch.
     contexts
         Coarser crops that fine ones share; None: each has its own.
+    places
+        Places of the coarser crops of each.
     readers
         Number of threads.
     """
@@ -82,6 +101,7 @@ class BatchReader:
         schedule: Schedule,
         batch_size: int,
         contexts: ContextGrid | None = None,
+        places: int = 1,
         readers: int = READERS,
     ) -> None:
         self._stop = threading.Event()
@@ -92,6 +112,8 @@ class BatchReader:
         self._batch_size = batch_size
         self._naive = config.boxes == "naive"
         self._contexts = contexts
+        first, *coarser = config.scale_factors
+        self._factors = (first, *coarser * (0 if contexts else places))
         self._ahead = ReadAhead()
         self._queue: queue.Queue[Batch | Unreadable | Exception | None]
         self._queue = queue.Queue(maxsize=1)
@@ -163,10 +185,10 @@ class BatchReader:
     def _batch(self, crops: list[Crop]) -> Batch | None:
         """Read crops; None where none of them can be read."""
         edge = self._config.crop_size
-        levels = 1 if self._contexts else len(self._config.scale_factors)
-        shape = (self._batch_size, levels, self._config.in_channels, edge, edge)
+        slots = len(self._factors)
+        shape = (self._batch_size, slots, self._config.in_channels, edge, edge)
         pixels = np.empty(shape, dtype=np.float32)
-        boxes = np.empty((self._batch_size, levels, 2, 2), dtype=np.float32)
+        boxes = np.empty((self._batch_size, slots, 2, 2), dtype=np.float32)
         read: list[Crop] = []
         for crop in crops:
             if self._stop.is_set():
@@ -186,23 +208,19 @@ class BatchReader:
 
     def _read(self, crop: Crop) -> NDArray[np.float32]:
         with readable(self._pyramid, crop):
-            if crop.context is None:
-                return read_crop(
-                    self._pyramid, crop.padded, self._config, self._normalisation
-                )
-            if self._ahead.wants(crop.context):
+            if crop.context is not None and self._ahead.wants(crop.context):
                 self._ahead.put(crop.context, self.read_context(crop.context))
+            boxes = crop.slots[: len(self._factors)]
             return read_boxes(
-                self._pyramid, crop.padded.boxes[:1], (1.0,), self._config,
-                self._normalisation,
-            )  # fmt: skip
+                self._pyramid, boxes, self._factors, self._config, self._normalisation
+            )
 
     def read_context(self, index: int) -> NDArray[np.float32]:
         """Return the coarser levels of a context, (L - 1, C, H, W), normalised.
 
         Raises
         ------
-        PyramidError
+        ContextError
             If the slide cannot be read there.
         """
         found = self._ahead.take(index)
@@ -210,22 +228,26 @@ class BatchReader:
             return found
         if self._contexts is None:
             raise ConfigError("There are no shared contexts here.", "context")
-        with readable(self._pyramid):
-            return read_boxes(
-                self._pyramid, self._contexts.boxes(index),
-                self._config.scale_factors[1:], self._config, self._normalisation,
-            )  # fmt: skip
+        try:
+            with readable(self._pyramid):
+                return read_boxes(
+                    self._pyramid, self._contexts.boxes(index),
+                    self._config.scale_factors[1:], self._config, self._normalisation,
+                )  # fmt: skip
+        except PyramidError as error:
+            raise ContextError(str(error), index) from error
 
     def _boxes(self, crop: Crop) -> NDArray[np.float64]:
         """Boxes as the model gets them, in float64 from a corner."""
         if crop.context is not None:
             boxes = crop.padded.as_array()
             return np.asarray(boxes[:1] - boxes[-1, 0])
-        nested = crop.padded
+        slots = crop.slots
         if self._naive:
             shape = (self._config.crop_size,) * self._config.ndim
-            nested = naive_boxes(shape, self._config.scale_factors)
-        boxes = nested.as_array()
+            first, *coarser = naive_boxes(shape, self._config.scale_factors).boxes
+            slots = (first, *coarser * (1 + len(crop.elsewhere)))
+        boxes = np.stack([box.as_array() for box in slots])
         return np.asarray(boxes - boxes[0, 0])
 
 

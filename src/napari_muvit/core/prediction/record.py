@@ -11,6 +11,8 @@ from ..files import write_json
 
 PRIVATE = ".muvit"
 """Folder inside the store that holds what is ours."""
+LOCK = "lock"
+"""File in it that names the one writer."""
 STOP = "stop"
 """File in it whose presence ends all workers."""
 

@@ -17,6 +17,7 @@ from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
+from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..model.device import resolve_device
 from ..progress import Progress, ProgressFn, StopFn
@@ -24,9 +25,11 @@ from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .contexts import has_preview
 from .engine import Engine, Work
-from .execution import StopCheck, config_of, settled_precision
+from .ensemble import config_of, same_input
+from .execution import StopCheck, settled_precision
+from .filled import FilledTile
 from .identity import describe_run
-from .output import Written
+from .levels import Level
 from .plan import PredictionPlan, plan_prediction
 from .preview import Preview
 from .preview_paint import new_preview, paint, refiner
@@ -35,7 +38,7 @@ from .schedule import Schedule
 from .shards import ShardWriter
 from .standalone import settled_context
 from .workers import Workers
-from .writer import LabelWriter, Level
+from .writer import LabelWriter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +58,10 @@ class PredictedTile:
     """Finished tiles of those asked for, earlier runs included."""
     total: int
     """Tiles that were asked for."""
+    probabilities: NDArray[np.uint8] | None = None
+    """(K, h, w) uint8, 255 times each class's probability; None: not asked for."""
+    confidence: NDArray[np.uint8] | None = None
+    """(h, w) uint8, the largest probability; None: not asked for."""
 
 
 class PredictionRun:
@@ -90,35 +97,33 @@ class PredictionRun:
     def __init__(
         self,
         pyramid: Pyramid,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         config: PredictionConfig,
         out: Path | None,
         model_name: str,
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
-        model_folder: Path | None = None,
+        model_folders: Sequence[Path | None] = (),
     ) -> None:
-        self.config = config = settled_context(config, model)
+        self.config = config = settled_context(config, models)
         self.out = out
         self.stopped = False
-        self._model = model
-        self._model_config = config_of(model)
+        self._models = tuple(models)
+        self._model_config = same_input([config_of(model) for model in models])
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
-        self.plan: PredictionPlan = plan_prediction(
-            self._pyramid, self._model_config, config
-        )
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
+        self.plan: PredictionPlan = self._planned()
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folder, out)
+        self._workers = Workers.of(config, model_folders, out)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -144,6 +149,15 @@ class PredictionRun:
         self._active = False
         self._warned = False
 
+    def _planned(self) -> PredictionPlan:
+        pyramid = self._pyramid
+        if self.config.tissue and not cheap_to_look_at(pyramid):
+            # A look at all of it: then the levels that crops need come with it.
+            pyramid = self._with_coarse_levels()
+        configs = [config_of(model) for model in self._models]
+        with readable(pyramid):
+            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
+
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
         if self._writer is None:
@@ -164,12 +178,12 @@ class PredictionRun:
             record = describe_run(
                 self.plan,
                 self._pyramid,
-                self._model,
-                self._model_config,
+                self._models,
                 self.normalisation,
-                self.config.overlap,
+                self.config,
                 self.precision,
                 model_name,
+                self.config.outputs,
             )
         writer = LabelWriter(
             out,
@@ -189,7 +203,7 @@ class PredictionRun:
 
     @property
     def levels(self) -> list[Level] | None:
-        """The output's arrays, finest first; None for a preview.
+        """The arrays of the labels, finest first; None for a preview.
 
         The finest one is on disk, the others hold the newest pixels in memory.
         """
@@ -284,7 +298,7 @@ class PredictionRun:
         """Return what goes through which model, once."""
         if self._work is None:
             self._work = Work(
-                self._with_coarse_levels(), self._model, self._model_config,
+                self._with_coarse_levels(), self._models, self._model_config,
                 self.normalisation, self.plan, self.config, self._device,
                 self.precision,
             )  # fmt: skip
@@ -305,14 +319,15 @@ class PredictionRun:
             yield self._finish(written)
         self._first_error = str(engine.first_error)
 
-    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
+    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[FilledTile]:
         """Send blocks to other processes; take over what they have written."""
         if self._workers is None or self._writer is None:  # pragma: no cover
             raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(work, schedule, self._stop):
+        for result in self._workers.do(
+            work, schedule, self._stop, self._writer.lock_text
+        ):
             for index in result.tiles:
-                tile = self.plan.tile(index)
-                yield tile, self._writer.adopt(tile)
+                yield self._writer.adopt(self.plan.tile(index))
             if result.failed:
                 self._first_error = self._first_error or result.error
                 self.failed.extend(result.failed)
@@ -329,13 +344,14 @@ class PredictionRun:
             self._model_config.scale_factors,
             cache=self._cache,
             # A look at a region must not wait for a pass over the whole slide.
-            build=self.config.region is None,
+            build=self.config.tissue
+            or not (self.config.region or self.config.outlines),
             on_progress=self._on_progress,
             should_stop=self._stop.asked,
         )
 
-    def _finish(self, written: Written) -> PredictedTile:
-        tile, labels = written
+    def _finish(self, written: FilledTile) -> PredictedTile:
+        tile, labels = written.tile, written.labels
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
@@ -346,7 +362,10 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
+        return PredictedTile(
+            tile.index, tile.box, labels, self._done, self._total,
+            written.probabilities, written.confidence,
+        )  # fmt: skip
 
     def _report(self, message: str = "") -> None:
         self._on_progress(

@@ -19,7 +19,9 @@ from ..config import PredictionConfig
 from ..errors import PyramidError
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from .engine import Engine, Work
-from .execution import StopCheck, config_of
+from .ensemble import config_of
+from .execution import StopCheck
+from .filled import FilledTile
 from .plan import plan_prediction
 from .schedule import Schedule
 from .seam_result import SeamScore
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from ..data.arrays import ArrayLike
     from ..data.cache_settings import CacheSettings
     from ..data.pyramid import Pyramid
-    from .tiles import Tile
 
 MOST_TILES = 16
 ROUNDS = 4
@@ -45,7 +46,7 @@ Labels = NDArray[np.uint8]
 
 def seam_score(
     pyramid: Pyramid,
-    model: nn.Module,
+    model: nn.Module | Sequence[nn.Module],
     config: PredictionConfig = DEFAULTS,
     *,
     labels: ArrayLike | None = None,
@@ -65,7 +66,7 @@ def seam_score(
     pyramid
         The slide.
     model
-        The segmenter.
+        The segmenter, or several that answer together.
     config
         How the slide is predicted: overlap, context, region and so on.
     labels
@@ -85,13 +86,17 @@ def seam_score(
     MuvitError
         Whatever else `predict` raises.
     """
-    edge = max(config.tile_size, _power_of_two(2 * config_of(model).crop_size))
+    models = tuple(model) if isinstance(model, Sequence) else (model,)
+    edge = max(config.tile_size, _power_of_two(2 * config_of(models[0]).crop_size))
     config = dataclasses.replace(config, tile_size=edge, workers=1, scheduler=None)
     work = prepare_work(
-        pyramid, model, config,
+        pyramid, models, config,
         cache=cache, on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
-    other = plan_prediction(work.pyramid, work.model_config, config, shifted=True)
+    configs = [config_of(each) for each in models]
+    other = plan_prediction(
+        work.pyramid, configs, work.config, should_stop, shifted=True
+    )
     stop = StopCheck(should_stop)
     total = 2 * min(most_tiles, len(work.plan))
 
@@ -109,7 +114,8 @@ def seam_score(
     away = near.copy()
     compared = []
     shifted = dataclasses.replace(work, plan=other)
-    for tile, found in _predicted(shifted, list(usual), stop):
+    for filled in _predicted(shifted, list(usual), stop):
+        tile, found = filled.tile, filled.labels
         for counts, zone in zip((near, away), zones.of(tile), strict=True):
             counts += count_pairs(usual[tile.index][zone], found[zone], classes)
         compared.append(tile.box)
@@ -145,9 +151,10 @@ def _chosen(
     plain: dict[int, Labels] = {}
     for start in range(0, min(len(order), most * ROUNDS), most):
         indices = [int(i) for i in order[start : start + most]]
-        for tile, found in _labels_of(work, indices, labels, stop):
+        for filled in _labels_of(work, indices, labels, stop):
+            found = filled.labels
             several = len(np.unique(found[found > 0])) > 1
-            (mixed if several else plain)[tile.index] = found
+            (mixed if several else plain)[filled.tile.index] = found
         if len(mixed) >= most:
             break
         plain = dict(list(plain.items())[:most])
@@ -156,19 +163,19 @@ def _chosen(
 
 def _labels_of(
     work: Work, indices: Sequence[int], labels: ArrayLike | None, stop: StopCheck
-) -> Iterator[tuple[Tile, Labels]]:
+) -> Iterator[FilledTile]:
     if labels is None:
         yield from _predicted(work, indices, stop)
         return
     for tile in map(work.plan.tile, indices):
         stop.check()
         y0, x0, y1, x1 = tile.box
-        yield tile, np.asarray(labels[y0:y1, x0:x1], dtype=np.uint8)
+        yield FilledTile(tile, np.asarray(labels[y0:y1, x0:x1], dtype=np.uint8))
 
 
 def _predicted(
     work: Work, indices: Sequence[int], stop: StopCheck
-) -> Iterator[tuple[Tile, Labels]]:
+) -> Iterator[FilledTile]:
     """Predict some tiles; those that cannot be read are left out."""
     wanted = np.zeros(work.plan.num_tiles, dtype=bool)
     wanted[list(indices)] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data.crops import estimate_normalisation
@@ -11,7 +12,8 @@ from ..model.device import resolve_device
 from ..model.segmenter import MuViTSegmenter
 from ..progress import ProgressFn, StopFn, ignore_progress, never_stop
 from .engine import Work
-from .execution import config_of, settled_precision
+from .ensemble import config_of, same_input
+from .execution import settled_precision
 from .plan import plan_prediction
 from .reader import readable
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 def prepare_work(
     pyramid: Pyramid,
-    model: nn.Module,
+    models: Sequence[nn.Module],
     config: PredictionConfig,
     *,
     cache: CacheSettings | None = None,
@@ -38,7 +40,7 @@ def prepare_work(
     ----------
     pyramid
         The slide; it is viewed at the model's pixel size here.
-    model, config, cache, on_progress, should_stop
+    models, config, cache, on_progress, should_stop
         As `predict` takes them.
 
     Raises
@@ -46,26 +48,32 @@ def prepare_work(
     MuvitError
         As `predict` does.
     """
-    model_config = config_of(model)
-    config = settled_context(config, model)
+    configs = [config_of(model) for model in models]
+    model_config = same_input(configs)
+    config = settled_context(config, models)
     view = pyramid.viewed_at(model_config.pixel_size)
-    plan = plan_prediction(view, model_config, config)
+    plan = plan_prediction(view, configs, config, should_stop)
     device = resolve_device(config.device)
     with readable(view):
         normalisation = estimate_normalisation(view, model_config.normalisation)
     view = with_coarse_levels(
-        view, model_config.scale_factors, cache=cache, build=config.region is None,
+        view, model_config.scale_factors, cache=cache,
+        build=config.tissue or not (config.region or config.outlines),
         on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     return Work(
-        view, model, model_config, normalisation, plan, config, device,
+        view, tuple(models), model_config, normalisation, plan, config, device,
         settled_precision(config.precision, device),
     )  # fmt: skip
 
 
-def settled_context(config: PredictionConfig, model: nn.Module) -> PredictionConfig:
-    """Return the configuration with a context that the model can have."""
-    if config.context == "auto" and not isinstance(model, MuViTSegmenter):
+def settled_context(
+    config: PredictionConfig, models: Sequence[nn.Module]
+) -> PredictionConfig:
+    """Return the configuration with a context that the models can have."""
+    if config.context == "auto" and not all(
+        isinstance(model, MuViTSegmenter) for model in models
+    ):
         # Another network with such a configuration: nothing is known of its parts.
         return dataclasses.replace(config, context="own")
     return config

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import NestedCrop
+from ..geometry import Box, NestedCrop
 from .checks import PixelBox, Span
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """One pass of the model: where it looks and what of its answer counts."""
+    """What goes through the model: where it looks and what of its answer counts."""
 
     index: int
     """Place in the slide's grid of crops, row by row."""
@@ -26,6 +26,16 @@ class Crop:
     """Whole world pixels (rows, columns) that it speaks for."""
     context: int | None = None
     """Of the slide's grid of shared contexts; None: its coarser boxes are its own."""
+    elsewhere: tuple[NestedCrop, ...] = ()
+    """The same fine box with its coarser ones at other places, for other views."""
+
+    @property
+    def slots(self) -> tuple[Box, ...]:
+        """The fine box, then the coarser ones of one place after the other."""
+        first, *coarser = self.padded.boxes
+        for nested in self.elsewhere:
+            coarser += nested.boxes[1:]
+        return (first, *coarser)
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -88,21 +98,21 @@ class Tile:
         (y0, y1), (x0, x1) = self.world
         return y1 - y0, x1 - x0
 
-    def to_output(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def to_output(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resample (nearest) from the tile's world pixels to its output pixels.
 
         Parameters
         ----------
-        labels
-            ``world_shape``, uint8.
+        pixels
+            (..., *world_shape), uint8.
 
         Returns
         -------
         ndarray
-            Shape of ``box``, uint8.
+            (..., *shape of ``box``), uint8.
         """
         if self.zoom == (1.0, 1.0):
-            return labels
+            return pixels
         spans = ((self.box[0], self.box[2]), (self.box[1], self.box[3]))
         rows, columns = (
             np.clip(
@@ -114,4 +124,4 @@ class Tile:
                 spans, self.world, self.zoom, self.offset, strict=True
             )
         )
-        return np.ascontiguousarray(labels[np.ix_(rows, columns)])
+        return np.ascontiguousarray(pixels[..., rows[:, None], columns])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .crew import Crew, cluster, local_workers, spread
-from .identity import hash_model
+from .identity import hash_models
 from .record import PRIVATE, STOP
 from .worker import BlockJob, BlockResult
 
@@ -28,14 +28,17 @@ class Workers:
     """Processes that do the blocks of a prediction."""
 
     crew: Crew
-    model: Path
-    """Folder of the model, as the workers see it."""
+    models: tuple[Path, ...]
+    """Folders of the models, as the workers see it."""
     out: Path
     """Folder of the output, as the workers see it."""
 
     @classmethod
     def of(
-        cls, config: PredictionConfig, model: Path | None, out: Path | None
+        cls,
+        config: PredictionConfig,
+        models: Sequence[Path | None],
+        out: Path | None,
     ) -> Workers | None:
         """Return the workers that are asked for; None for this process alone.
 
@@ -46,8 +49,9 @@ class Workers:
         """
         if config.workers == 1 and config.scheduler is None:
             return None
-        if model is None or out is None:
-            lacking = "the folder of a model" if model is None else "an output folder"
+        folders = tuple(folder.absolute() for folder in models if folder is not None)
+        if not folders or len(folders) < len(models) or out is None:
+            lacking = "an output folder" if out is None else "the folder of a model"
             raise ConfigError(
                 f"Several processes need {lacking}: that is how they share it.",
                 "workers",
@@ -56,12 +60,19 @@ class Workers:
             crew = cluster(config.scheduler)
         else:
             crew = local_workers(config.workers, config.device)
-        return cls(crew, model.absolute(), out.absolute())
+        return cls(crew, folders, out.absolute())
 
     def do(
-        self, work: Work, schedule: BlockSchedule, stop: StopCheck
+        self, work: Work, schedule: BlockSchedule, stop: StopCheck, lock: str
     ) -> Iterator[BlockResult]:
         """Have all blocks of a schedule done; results come as they are ready.
+
+        Parameters
+        ----------
+        work, schedule, stop
+            As for `Engine`.
+        lock
+            What the output's lock holds: a worker that finds another text leaves.
 
         Raises
         ------
@@ -76,19 +87,28 @@ class Workers:
             with contextlib.suppress(OSError):
                 flag.touch()
 
-        jobs = self._jobs(work, schedule)
-        yield from spread(self.crew, jobs, stop.check, abort)
+        jobs = self._jobs(work, schedule, lock)
+        try:
+            yield from spread(self.crew, jobs, stop.check, abort)
+        finally:
+            with contextlib.suppress(OSError):
+                flag.unlink(missing_ok=True)
 
-    def _jobs(self, work: Work, schedule: BlockSchedule) -> Iterator[BlockJob]:
-        wanted = hash_model(work.model, work.model_config)
+    def _jobs(
+        self, work: Work, schedule: BlockSchedule, lock: str
+    ) -> Iterator[BlockJob]:
+        folders = tuple(str(folder) for folder in self.models)
+        hashes = hash_models(work.models)
         threads = work.config.num_threads or max(
             1, (os.cpu_count() or 1) // self.crew.size
         )
         config = dataclasses.replace(
-            work.config, workers=1, scheduler=None, region=None, num_threads=threads
-        )
+            work.config, workers=1, scheduler=None, num_threads=threads,
+            # A worker is told its tiles.
+            region=None, outlines=(), tissue=False,
+        )  # fmt: skip
         while (tiles := schedule.next()) is not None:
             yield BlockJob(
-                work.pyramid, str(self.model), wanted, work.normalisation, config,
-                str(self.out), tiles,
+                work.pyramid, folders, hashes, work.normalisation, config,
+                str(self.out), lock, tiles,
             )  # fmt: skip
