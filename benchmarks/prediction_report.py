@@ -19,7 +19,8 @@ PLOT = PAGE.with_suffix(".png")
 BEGIN, END = "<!-- measured: {} -->\n", "<!-- /measured -->\n"
 PEER = "MONAI sliding window"
 ENGINES = (
-    "ours, label pyramid", "ours, handed out", PEER, "MONAI ZarrAvgMerger",
+    "ours, label pyramid", "ours, and confidence", "ours, and probabilities",
+    "ours, handed out", PEER, "MONAI ZarrAvgMerger",
 )  # fmt: skip
 WRITERS = ("tiles, ours", "tiles, every level each time")
 BLOCK = 16

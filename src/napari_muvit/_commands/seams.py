@@ -19,6 +19,8 @@ from .shared import (
 if TYPE_CHECKING:
     import argparse
 
+    from ..core.config import PredictionConfig
+    from ..core.prediction.chain import SlideResult
     from ..core.prediction.seam_result import SeamScore
 
 
@@ -122,25 +124,31 @@ def _say_plan(images: Any, model: Any, config: Any) -> int:
 
 
 def score_prediction(
-    run: Any, image: Any, models: Any, arguments: argparse.Namespace
+    result: SlideResult,
+    image: Any,
+    models: Any,
+    config: PredictionConfig,
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Score a finished run, or return what is stored with it.
+    """Score a finished prediction, or return what is stored with it.
 
     Raises
     ------
     Cancelled
         After Ctrl-C; nothing is stored then.
     """
+    import zarr
+
     from ..core.prediction.record import add_to_record, read_record
     from ..core.prediction.seams import seam_score
 
-    out: Path = run.out
+    out = result.out
     stored: dict[str, Any] | None = (read_record(out) or {}).get("seams")
-    if stored is not None and run.finished_before:
+    if stored is not None and result.finished_before:
         return stored
     with Console(image.name) as console, interruptible() as should_stop:
         score = seam_score(
-            image, models, run.config, labels=run.levels[0],
+            image, models, config, labels=zarr.open_array(out / "0", mode="r"),
             cache=cache_settings(arguments), on_progress=console,
             should_stop=should_stop,
         )  # fmt: skip

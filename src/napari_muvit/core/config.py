@@ -179,8 +179,8 @@ class ModelConfig(JsonConfig):
         They can then be computed once for all fine crops inside them.
         """
         return (
-            self.attention == "coarse_to_fine"
-            and self.decoder == "pyramid"
+            self.attention in ("coarse_to_fine", "within_level")
+            and self.decoder in ("pyramid", "unetr")
             and self.boxes == "true"
             and len(self.scale_factors) > 1
         )

@@ -133,12 +133,15 @@ class OutputLock:
 
     def release(self) -> None:
         """Free the lock; calling it again does nothing."""
+        self._end.set()
+        if self._thread.is_alive() and os.getpid() == self._pid:
+            # Not for ever: a disk may not answer.
+            self._thread.join(1.0)
         with _held_guard:
             # Another one of this process may have taken the same path since; a process
             # that was forked from it does not hold it.
             if self._mine and os.getpid() == self._pid:
                 self._mine = False
-                self._end.set()
                 _held.discard(self.path)
                 with contextlib.suppress(OSError):
                     # Another machine has taken it over when it seemed left behind.

@@ -41,8 +41,8 @@ class PredictionConfig(JsonConfig):
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     context: Literal["auto", "shared", "own"] = "auto"
     """shared: coarse levels are computed once for all crops inside them (models with
-    coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
-    of its own. auto: shared where the model can."""
+    coarse_to_fine or within_level attention and the pyramid or UNETR decoder). own:
+    each crop is in the middle of its own. auto: shared where the model can."""
     average: Average = "none"
     """flips: each crop is mirrored in the 4 ways of a rectangle, and the logits are
     averaged; all: in the 8 ways of a square, turned ones among them."""
@@ -85,6 +85,12 @@ class PredictionConfig(JsonConfig):
             (self.workers > 1) + bool(self.scheduler) + (self.shard is not None) < 2,
             "workers, scheduler and shard exclude each other.",
             "workers",
+        )
+        require(
+            not (self.overwrite and self.shard is not None),
+            "shard and overwrite exclude each other: each part would remove what the "
+            "others have written. Remove the output first.",
+            "overwrite",
         )
         require(
             0 <= self.overlap <= 0.9,

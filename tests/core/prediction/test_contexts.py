@@ -69,7 +69,7 @@ def make_model(**changes: Any) -> MuViTSegmenter:
     values: dict[str, Any] = {
         "decoder": "pyramid", "attention": "coarse_to_fine", "num_classes": 3,
         "scale_factors": (1, 4, 8), "crop_size": 32, "embed_dim": 24, "depth": 2,
-        "num_heads": 2, "normalisation": "percentile",
+        "num_heads": 2, "normalisation": "percentile", "decoder_dim": 24,
     }  # fmt: skip
     model = build_model(ModelConfig(**(values | changes))).eval()
     levels = len(model.config.scale_factors)
@@ -97,11 +97,20 @@ def collect(run: PredictionRun) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("shape", "overlap", "changes"),
+    [
+        ((210, 333), 0.0, {}),
+        ((210, 333), 0.25, {}),
+        ((110, 170), 0.25, {"attention": "within_level"}),
+        ((110, 170), 0.0, {"decoder": "unetr"}),
+        ((110, 170), 0.25, {"decoder": "unetr", "context_skip": True}),
+    ],
+)
 def test_labels_are_those_of_the_whole_model_on_the_same_boxes(
-    slide: Build, overlap: float
+    slide: Build, shape: tuple[int, int], overlap: float, changes: dict[str, Any]
 ) -> None:
-    pyramid, model = slide((210, 333)), make_model()
+    pyramid, model = slide(shape), make_model(**changes)
     run = predict(pyramid, model, cpu(overlap=overlap))
     assert run.plan.contexts is not None
     found = collect(run)

@@ -261,6 +261,10 @@ def test_a_lost_image_is_said(slide: Build, tmp_path: Path) -> None:
     shutil.rmtree(out / "confidence" / "1")
     with pytest.raises(OutputError, match="is damaged; overwrite it"):
         predict(pyramid, model, cpu(), out)
+    for level in (out / "confidence").glob("[0-9]"):
+        shutil.rmtree(level)
+    with pytest.raises(OutputError, match="is damaged; overwrite it"):
+        predict(pyramid, model, cpu(), out)
     shutil.rmtree(out / "confidence")
     with pytest.raises(OutputError, match="is damaged; overwrite it"):
         predict(pyramid, model, cpu(), out)

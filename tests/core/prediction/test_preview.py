@@ -60,6 +60,9 @@ class PixelStage(torch.nn.Module):
         features = pixels.expand(-1, 8, *pixels.shape[2:])
         return features, Thresholds()(pixels)
 
+    def projected(self, features: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
 
 def pixel_model(**changes: Any) -> MuViTSegmenter:
     """The class of a pixel at each level is its value: 0, 1 or 3."""
@@ -129,8 +132,15 @@ def test_one_crop_gives_the_answer_of_the_model(slide: Build) -> None:
     assert len(np.unique(found)) > 1
 
 
-def test_the_coarsest_level_alone_is_the_same_as_with_finer_ones() -> None:
-    model = make_model(scale_factors=(1, 2, 4, 8))
+@pytest.mark.parametrize("decoder", ["pyramid", "unetr"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_coarsest_level_alone_is_the_same_as_with_finer_ones(
+    decoder: str, skip: bool
+) -> None:
+    model = make_model(
+        scale_factors=(1, 2, 4, 8), decoder=decoder, decoder_dim=16, context_skip=skip,
+        level_heads=True,
+    )  # fmt: skip
     boxes = NestedCrop(
         (Box((4, 4), (36, 36)), Box((0, 0), (64, 64)), Box((0, 0), (128, 128)))
     ).as_array()
@@ -203,7 +213,6 @@ def test_a_region_alone(tmp_path: Path) -> None:
 def test_models_without_coarse_heads_say_so(slide: Build) -> None:
     without: list[dict[str, Any]] = [
         {"attention": "joint"}, {"level_heads": False}, {"boxes": "naive"},
-        {"decoder": "unetr", "decoder_dim": 16},
     ]  # fmt: skip
     for changes in without:
         model = make_model(**changes)

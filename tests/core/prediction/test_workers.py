@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
 
-from napari_muvit.core.config import ModelConfig, PredictionConfig
+from napari_muvit.core.config import PredictionConfig
 from napari_muvit.core.errors import (
     CheckpointError,
     ConfigError,
@@ -27,7 +28,9 @@ from napari_muvit.core.model.checkpoint import save_model
 from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.prediction import PredictionRun, crew, predict
 from napari_muvit.core.prediction.blocks import BlockSchedule, block_edge
+from napari_muvit.core.prediction.identity import hash_model
 from napari_muvit.core.prediction.shards import ShardWriter
+from napari_muvit.core.prediction.worker import BlockJob, run_block
 
 Build = Callable[..., Any]
 
@@ -44,15 +47,9 @@ def cpu(**changes: Any) -> PredictionConfig:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        decoder="pyramid", scale_factors=(1, 4), num_classes=3, crop_size=32,
-        embed_dim=16, depth=1, num_heads=2, normalisation="percentile",
-    )  # fmt: skip
-    network = build_model(config)
-    save_model(network, tmp_path / "model")
-    return tmp_path / "model"
+def model(tiny_model: Build) -> Path:
+    path: Path = tiny_model(attention="joint")
+    return path
 
 
 @pytest.fixture
@@ -264,3 +261,72 @@ def test_a_scheduler_that_does_not_answer(
     config = cpu(scheduler="tcp://127.0.0.1:9")
     with pytest.raises(MuvitError, match="No dask scheduler answers"):
         predict(pyramid, model, config, tmp_path / "out.zarr")
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_lost_is_said_and_the_next_run_goes_on(
+    pyramid: Any, model: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    pytest.importorskip("distributed")
+    out, file = tmp_path / "out.zarr", tmp_path / "scheduler.json"
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
+    }  # fmt: skip
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *common]
+    scheduler = subprocess.Popen(
+        [*command, "--port", "0", "--host", "127.0.0.1"], **quiet
+    )
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", *common]
+    worker = subprocess.Popen([*command, "--nthreads", "1", "--no-nanny"], **quiet)
+    try:
+        address = wait_for_workers(file)
+        run = predict(pyramid, model, cpu(scheduler=address), out)
+        tiles = iter(run)
+        done = [next(tiles).index]
+        scheduler.kill()
+        begun = time.monotonic()
+        with pytest.raises(MuvitError, match="The dask scheduler is lost"):
+            done.extend(tile.index for tile in tiles)
+        assert time.monotonic() - begun < 60
+    finally:
+        scheduler.kill()
+        worker.kill()
+        scheduler.wait()
+        worker.wait()
+    assert {p.name for p in (out / ".muvit").iterdir()} == {"run.json", "done"}
+    rest = [tile.index for tile in predict(pyramid, model, cpu(), out)]
+    assert rest
+    assert sorted({*done, *rest}) == list(range(88))
+    assert chunks_of(out) == whole
+
+
+def wait_for_workers(file: Path) -> str:
+    """The address of a dask scheduler that has a worker."""
+    from distributed import Client
+
+    until = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    with Client(scheduler_file=str(file), set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=120)
+        return str(client.scheduler.address)
+
+
+def test_a_worker_leaves_when_its_run_has_lost_the_output(
+    pyramid: Any, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    run = predict(pyramid, model, cpu(), out)
+    job = BlockJob(
+        run._pyramid, str(model), hash_model(run._model, run._model_config),
+        run.normalisation, cpu(), str(out), run._writer.lock_text, (0, 1),
+    )  # fmt: skip
+    assert run_block(job).tiles
+    # What a task of a lost cluster finds, whose run was followed by another one.
+    run.close()
+    with predict(pyramid, model, cpu(), out):
+        result = run_block(job)
+    assert result.stopped
+    assert not result.tiles

@@ -9,7 +9,8 @@ from .tiles import Crop, Tile
 
 if TYPE_CHECKING:
     from .entry import predict
-    from .run import PredictedTile, PredictionRun
+    from .predicted import PredictedTile
+    from .run import PredictionRun
 
 __all__ = [
     "Crop",
@@ -25,7 +26,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # A form that previews a plan must not wait for torch.
     if name in __all__:
-        from . import entry, run
+        from . import entry, predicted, run
 
-        return entry.predict if name == "predict" else getattr(run, name)
+        homes = {"predict": entry, "PredictedTile": predicted, "PredictionRun": run}
+        return getattr(homes[name], name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

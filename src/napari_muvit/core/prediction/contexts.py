@@ -1,8 +1,8 @@
 """Where the coarser crops lie that many fine crops share; torch-free.
 
-They lie on a grid that is fixed to the slide, at most half a crop apart, so that every
-fine crop has one whose middle it lies near, wherever the slide is large enough. A
-pixel's context is then the same whatever region is asked for.
+They lie on a grid that is fixed to the slide, as far apart as every fine crop still
+lies inside one. It lies anywhere in there, as it does in training. A pixel's context is
+the same whatever region is asked for.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class ContextGrid:
         """Largest distance of two neighbours, world pixels; below 1: no grid."""
         # A fine crop around any place half a stride away must still lie inside, after
         # the coarse one has moved onto the pixels of its level.
-        room = self.edge - self.crop_size - 2 * self.scale_factors[1]
-        return min(self.edge / 2, room)
+        return self.edge - self.crop_size - 2 * self.scale_factors[1]
 
     def _steps(self, axis: int) -> int:
         return max(1, math.ceil(self.extent.shape[axis] / self.stride))
@@ -107,8 +106,7 @@ class ContextGrid:
 
 def has_preview(model: ModelConfig) -> bool:
     """Whether a model's coarsest level has a head, and looks at nothing else."""
-    heads = model.decoder == "pyramid" and bool(model.level_heads)
-    return heads and model.shares_context
+    return bool(model.level_heads) and model.shares_context
 
 
 def preview_notes(model: ModelConfig) -> tuple[str, ...]:
@@ -116,8 +114,8 @@ def preview_notes(model: ModelConfig) -> tuple[str, ...]:
     if has_preview(model):
         return ()
     return (
-        "There is no preview: it needs a model with coarse_to_fine attention, true "
-        f"boxes, the pyramid decoder and level heads; this one has {model.attention}, "
-        f"{model.boxes} boxes, {model.decoder} and {'' if model.level_heads else 'no '}"
-        "level heads.",
+        "There is no preview: it needs a model with coarse_to_fine or within_level "
+        "attention, true boxes, the pyramid or UNETR decoder and level heads; this one "
+        f"has {model.attention}, {model.boxes} boxes, {model.decoder} and "
+        f"{'' if model.level_heads else 'no '}level heads.",
     )

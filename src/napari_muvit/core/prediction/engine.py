@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MAX_UNREAD = 64
 """Crops one after the other that cannot be read before a run gives up; on a large slide
-a quarter of all crops, as a broken place of a coarse level lies in many."""
+half of all crops, as a broken place of a coarse level lies in many."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -335,7 +335,7 @@ class Engine:
         self.failed.extend(tile.box for tile in tiles)
         self._unread += 1
         path = self._work.pyramid.path
-        most = max(MAX_UNREAD, self._work.plan.num_crops // 4)
+        most = max(MAX_UNREAD, self._work.plan.num_crops // 2)
         if self._unread >= most or (path is not None and not path.exists()):
             raise PyramidError(
                 f"{error} What is finished is kept; repair the file and run again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -74,27 +75,49 @@ def predict(
         from ..data.open import open_pyramid
 
         source = open_pyramid(source)
-    given = [model] if isinstance(model, nn.Module | str | Path) else list(model)
-    folders = [None if isinstance(m, nn.Module) else Path(m) for m in given]
-    models = [m if isinstance(m, nn.Module) else _loaded(m) for m in given]
-    names = [
-        type(m).__name__ if folder is None else folder.name
-        for m, folder in zip(models, folders, strict=True)
-    ]
+    loaded = load_models(model)
     return PredictionRun(
         source,
-        models,
+        loaded.models,
         config,
         None if out is None else Path(out),
-        " + ".join(names),
+        loaded.name,
         on_progress,
         should_stop,
         cache,
-        folders,
+        loaded.folders,
     )
 
 
-def _loaded(folder: str | Path) -> nn.Module:
+@dataclass(frozen=True, eq=False, slots=True)
+class LoadedModels:
+    """The models of a prediction."""
+
+    models: tuple[nn.Module, ...]
+    folders: tuple[Path | None, ...]
+    """Where each of them was loaded from."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " + ".join(
+            type(model).__name__ if folder is None else folder.name
+            for model, folder in zip(self.models, self.folders, strict=True)
+        )
+
+
+def load_models(model: Model | Sequence[Model]) -> LoadedModels:
+    """Load what is given as a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If a folder cannot be read.
+    """
     from ..model.checkpoint import load_model
 
-    return load_model(folder)
+    given = [model] if isinstance(model, nn.Module | str | Path) else list(model)
+    return LoadedModels(
+        tuple(m if isinstance(m, nn.Module) else load_model(m) for m in given),
+        tuple(None if isinstance(m, nn.Module) else Path(m) for m in given),
+    )

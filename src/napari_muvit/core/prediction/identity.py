@@ -63,6 +63,7 @@ def describe_run(
         "context": "own" if plan.contexts is None else "shared",
         "average": asked.average,
         "placement": asked.placement,
+        "context_stride": plan.contexts and plan.contexts.stride,
         "precision": precision,
         "tile_size": plan.tile_size,
         "batch_size": plan.batch_size,

@@ -306,6 +306,7 @@ def plan_prediction(
     if shifted:
         axes = (axes[0].shifted(), axes[1].shifted())
         contexts = contexts and dataclasses.replace(contexts, shift=True)
+    no_preview = preview_notes(model_config) if config.preview else ()
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
@@ -320,11 +321,7 @@ def plan_prediction(
         views=views,
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
-        notes=(
-            *find_notes(pyramid, model_config),
-            *describe_views(views),
-            *(preview_notes(model_config) if config.preview else ()),
-        ),
+        notes=find_notes(pyramid, model_config) + no_preview + describe_views(views),
     )
     # Of the whole slide, not of the region: the model's answer may depend on the
     # shape of its batch in the last digit.
@@ -360,10 +357,10 @@ def _contexts(
     if config.context == "shared":
         raise ConfigError(
             f"{'This model' if len(models) == 1 else 'One of the models'} cannot share "
-            "context between crops: its coarse levels see the "
-            "fine crop (coarse_to_fine attention, the pyramid decoder and true boxes "
-            "are needed), or its second scale factor is too small. Leave context at "
-            "auto.",
+            "context between crops: its coarse levels see the fine crop "
+            "(coarse_to_fine or within_level attention, the pyramid or UNETR decoder "
+            "and true boxes are needed), or its second scale factor is too small. "
+            "Leave context at auto.",
             "context",
         )
     return None

@@ -67,7 +67,7 @@ def preview_slide(
     pyramid
         The slide.
     model
-        A segmenter with coarse_to_fine attention, the pyramid decoder and level heads.
+        A segmenter whose coarse levels see no finer one, with level heads.
     config
         How it will be predicted.
     cache, on_progress, should_stop

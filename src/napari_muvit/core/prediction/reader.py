@@ -30,6 +30,8 @@ POLL_SECONDS = 0.05
 """How often a waiting thread looks whether it should stop."""
 READERS = 2
 """Threads: one decodes while the other one copies."""
+READ_AHEAD = 16
+"""Contexts whose pixels wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,7 @@ class BatchReader:
 class ReadAhead:
     """Pixels of contexts that were read before they are asked for; for any thread."""
 
-    def __init__(self, most: int = 16) -> None:
+    def __init__(self, most: int = READ_AHEAD) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
@@ -19,11 +17,13 @@ from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
 from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
+from ..files import write_bytes
 from ..model.device import resolve_device
 from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
 from .contexts import has_preview
+from .crew import Crew
 from .engine import Engine, Work
 from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
@@ -31,37 +31,19 @@ from .filled import FilledTile
 from .identity import describe_run
 from .levels import Level
 from .plan import PredictionPlan, plan_prediction
+from .predicted import PredictedTile
 from .preview import Preview
 from .preview_paint import new_preview, paint, refiner
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
 from .standalone import settled_context
-from .workers import Workers
+from .worker import BlockResult
+from .workers import Blocks, Workers
 from .writer import LabelWriter
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedTile:
-    """A finished tile, written already where there is an output."""
-
-    index: int
-    """Place in the slide's tile grid, row by row."""
-    box: PixelBox
-    """(y0, x0, y1, x1) in pixels of the slide's finest level."""
-    labels: NDArray[np.uint8]
-    """Labels 1..K of the box, uint8; 0 where the model's answer was not a number."""
-    done: int
-    """Finished tiles of those asked for, earlier runs included."""
-    total: int
-    """Tiles that were asked for."""
-    probabilities: NDArray[np.uint8] | None = None
-    """(K, h, w) uint8, 255 times each class's probability; None: not asked for."""
-    confidence: NDArray[np.uint8] | None = None
-    """(h, w) uint8, the largest probability; None: not asked for."""
 
 
 class PredictionRun:
@@ -92,6 +74,8 @@ class PredictionRun:
         Boxes of the tiles that could not be read, in output pixels.
     preview
         The whole slide as the coarse levels see it, where it was asked for and begun.
+    preview_file
+        Where `write_preview` has put a picture of it.
     """
 
     def __init__(
@@ -105,6 +89,7 @@ class PredictionRun:
         should_stop: StopFn,
         cache: CacheSettings | None = None,
         model_folders: Sequence[Path | None] = (),
+        crew: Crew | None = None,
     ) -> None:
         self.config = config = settled_context(config, models)
         self.out = out
@@ -123,7 +108,7 @@ class PredictionRun:
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folders, out)
+        self._workers = Workers.of(config, model_folders, out, crew)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -144,6 +129,7 @@ class PredictionRun:
             self._schedule = BlockSchedule(self.plan, left_out)
         self._work: Work | None = None
         self.preview: Preview | None = None
+        self.preview_file: Path | None = None
         self.failed: list[PixelBox] = []
         self._first_error = ""
         self._active = False
@@ -165,7 +151,7 @@ class PredictionRun:
         if self.finished_before:
             self._writer.complete(self._wanted)
             if self._workers is not None:
-                self._workers.crew.close()
+                self._workers.close()
             return None
         shard = self.config.shard
         target = self._writer if shard is None else ShardWriter(self._writer, shard)
@@ -261,12 +247,7 @@ class PredictionRun:
             except Cancelled:
                 self.stopped = True
                 return
-        if self.failed:
-            raise PyramidError(
-                f"{len(self.failed)} of {self._total} tiles could not be read; the "
-                f"others are done. The first error: {self._first_error} Repair the "
-                "file and run again, or choose a region without it."
-            )
+        self.check_failed()
 
     def make_preview(self) -> Preview | None:
         """Look at the whole slide, unless that was done; iterating does it, too.
@@ -285,6 +266,29 @@ class PredictionRun:
         with contextlib.suppress(Cancelled):
             self._look()
         return self.preview
+
+    def write_preview(self) -> Path | None:
+        """Make the preview, and write it beside the output as ``NAME.preview.png``.
+
+        Returns
+        -------
+        Path or None
+            Where; None where there is no preview, see `make_preview`, or no output.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read.
+        OutputError
+            If it cannot be written.
+        """
+        preview = self.make_preview()
+        if preview is None or self.out is None:
+            return None
+        path = self.out.with_suffix(".preview.png")
+        self.preview_file = write_bytes(path, preview.png(self._model_config.colors))
+        self._report(f"Preview: {path}")
+        return path
 
     def _look(self) -> None:
         asked = self.config.preview and has_preview(self._model_config)
@@ -305,11 +309,18 @@ class PredictionRun:
         return self._work
 
     def _predicted(self) -> Iterator[PredictedTile]:
+        if isinstance(self._schedule, BlockSchedule) and self._workers is not None:
+            self._look()
+            with contextlib.closing(self._workers):
+                for result in self._workers.do(
+                    self._ready(), self._schedule, self._stop, self._lock_text
+                ):
+                    yield from self.take(result)
+            return
+        if isinstance(self._schedule, BlockSchedule):
+            raise ConfigError("There is nobody to work.", "workers")  # pragma: no cover
         work = self._ready()
         self._look()
-        if isinstance(self._schedule, BlockSchedule):
-            yield from map(self._finish, self._by_workers(work, self._schedule))
-            return
         engine = Engine(
             work, self._schedule, self._wanted & ~self._finished, self._target,
             self._stop, self._report, refiner(work, self.preview),
@@ -319,19 +330,45 @@ class PredictionRun:
             yield self._finish(written)
         self._first_error = str(engine.first_error)
 
-    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[FilledTile]:
-        """Send blocks to other processes; take over what they have written."""
-        if self._workers is None or self._writer is None:  # pragma: no cover
-            raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(
-            work, schedule, self._stop, self._writer.lock_text
-        ):
-            for index in result.tiles:
-                yield self._writer.adopt(self.plan.tile(index))
-            if result.failed:
-                self._first_error = self._first_error or result.error
-                self.failed.extend(result.failed)
-                self._report(f"{result.error} Going on with the rest.")
+    @property
+    def _lock_text(self) -> str:
+        return "" if self._writer is None else self._writer.lock_text
+
+    def blocks(self) -> Blocks | None:
+        """Return the work as blocks for several processes, instead of iterating.
+
+        What comes of them is for `take`, and `check_failed` and `close` end it. None:
+        it is for this process alone.
+
+        Raises
+        ------
+        Cancelled
+            If ``should_stop`` said so while coarse levels were made.
+        """
+        if not isinstance(self._schedule, BlockSchedule) or self._workers is None:
+            return None
+        self._report("\n".join(self.plan.notes))
+        return self._workers.blocks(self._ready(), self._schedule, self._lock_text)
+
+    def take(self, result: BlockResult) -> Iterator[PredictedTile]:
+        """Take over what another process has written of a block."""
+        if self._writer is None:
+            return
+        for index in result.tiles:
+            yield self._finish(self._writer.adopt(self.plan.tile(index)))
+        if result.failed:
+            self._first_error = self._first_error or result.error
+            self.failed.extend(result.failed)
+            self._report(f"{result.error} Going on with the rest.")
+
+    def check_failed(self) -> None:
+        """Raise `PyramidError` if there were tiles that could not be read."""
+        if self.failed:
+            raise PyramidError(
+                f"{len(self.failed)} of {self._total} tiles could not be read; the "
+                f"others are done. The first error: {self._first_error} Repair the "
+                "file and run again, or choose a region without it."
+            )
 
     def _with_coarse_levels(self) -> Pyramid:
         """Return the slide with the levels that it lacks, from the cache on disk.

@@ -88,7 +88,9 @@ def seam_score(
     """
     models = tuple(model) if isinstance(model, Sequence) else (model,)
     edge = max(config.tile_size, _power_of_two(2 * config_of(models[0]).crop_size))
-    config = dataclasses.replace(config, tile_size=edge, workers=1, scheduler=None)
+    config = dataclasses.replace(
+        config, tile_size=edge, workers=1, scheduler=None, outputs=()
+    )
     work = prepare_work(
         pyramid, models, config,
         cache=cache, on_progress=on_progress, should_stop=should_stop,

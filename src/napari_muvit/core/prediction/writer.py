@@ -125,7 +125,8 @@ class LabelWriter:
         flags = read_marks(self.path)
         try:
             self.images = open_images(self.path, found.get("outputs", ()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # Zarr's own errors are of the second kind.
             self.images = {}
         if len(flags) != plan.num_tiles or not is_whole(self.images, plan.shape):
             raise OutputError(f"{self.path} is damaged; overwrite it.")
