@@ -98,28 +98,33 @@ def dice(rows: Sequence[Row]) -> str:
     lines = [
         "### mDSC of whole test images at equal training\n",
         "| task | steps x 8 | attention | seeds | training, CPU-s | own context | "
-        "shared context | prediction, CPU-s |",
-        "|---|---|---|---|---|---|---|---|",
+        "shared | half | prediction, CPU-s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for (task, attention), runs in found.items():
-        ways = runs[0]["predicted"]
+        ways = [row["predicted"] for row in runs]
         scores = {
-            way: spread([r["predicted"][way]["mDSC"] for r in runs]) for way in ways
+            way: spread([w[way]["mDSC"] for w in ways if way in w])
+            for way in ("own", "shared", "shared_half")
         }
         costs = [
-            mean([r["predicted"][way]["cpu_seconds"] for r in runs]) for way in ways
+            f"{mean([w[way]['cpu_seconds'] for w in ways]):.0f}"
+            for way in ("own", "shared")
+            if all(way in w for w in ways)
         ]
         lines.append(
             f"| {TASKS[task]} | {runs[0]['steps']} | {attention} | "
             f"{', '.join(str(r['seed']) for r in runs)} | "
             f"{mean([r['train_cpu_seconds'] for r in runs]):.0f} | {scores['own']} | "
-            f"{scores.get('shared', '')} | {' / '.join(f'{c:.0f}' for c in costs)} |"
+            f"{scores['shared']} | {scores['shared_half']} | {' / '.join(costs)} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and range."""
+    """Mean and range; nothing of nothing."""
+    if not values:
+        return ""
     middle = f"{mean(values):.4f}"
     if len(values) == 1:
         return middle
