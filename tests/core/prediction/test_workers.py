@@ -28,7 +28,7 @@ from napari_muvit.core.model.checkpoint import save_model
 from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.prediction import PredictionRun, crew, predict
 from napari_muvit.core.prediction.blocks import BlockSchedule, block_edge
-from napari_muvit.core.prediction.identity import hash_model
+from napari_muvit.core.prediction.identity import hash_models
 from napari_muvit.core.prediction.shards import ShardWriter
 from napari_muvit.core.prediction.worker import BlockJob, run_block
 
@@ -320,8 +320,8 @@ def test_a_worker_leaves_when_its_run_has_lost_the_output(
     out = tmp_path / "out.zarr"
     run = predict(pyramid, model, cpu(), out)
     job = BlockJob(
-        run._pyramid, str(model), hash_model(run._model, run._model_config),
-        run.normalisation, cpu(), str(out), run._writer.lock_text, (0, 1),
+        run._pyramid, (str(model),), hash_models(run._models), run.normalisation,
+        cpu(), str(out), run._writer.lock_text, (0, 1),
     )  # fmt: skip
     assert run_block(job).tiles
     # What a task of a lost cluster finds, whose run was followed by another one.
