@@ -88,7 +88,7 @@ def _multiscale(
     count: int,
     pixel_size: Sequence[float] | None,
     translation: Sequence[float] | None,
-    unit: str,
+    unit: str | None,
     name: str,
 ) -> dict[str, Any]:
     """Return validated ``multiscales`` metadata."""
@@ -113,7 +113,7 @@ def _multiscale(
     kinds = {"c": {"name": "c", "type": "channel"}}
     for letter in "zyx":
         kinds[letter] = {"name": letter, "type": "space"}
-        if pixel_size is not None:
+        if pixel_size is not None and unit is not None:
             kinds[letter]["unit"] = unit
     model = v05.Multiscale.model_validate(
         {"name": name, "axes": [kinds[a] for a in axes], "datasets": datasets}
@@ -140,7 +140,7 @@ def create_arrays(
     channels: int = 1,
     pixel_size: Sequence[float] | None = None,
     translation: Sequence[float] | None = None,
-    unit: str = "micrometer",
+    unit: str | None = "micrometer",
     name: str = "image",
     ome: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,

@@ -26,6 +26,7 @@ from ..progress import (
 )
 from .arrays import ArraySource
 from .block_cache import Pixels
+from .file_grid import overlay_grid
 from .pyramid import Pyramid
 from .zarr_metadata import (
     channel_metadata,
@@ -102,7 +103,8 @@ def create_label_pyramid(
     path
         Where; nothing may be there yet.
     image
-        Gives shape, pixel size and translation of the finest level.
+        Gives shape, pixel size, translation and unit of the finest level, as its file
+        states them.
     class_names, class_colors
         Of the labels 1..K; colours as ``#rrggbb``.
     chunk
@@ -120,6 +122,7 @@ def create_label_pyramid(
         If something is there already, or the folder cannot be written.
     """
     most = int(math.log2(chunk)) + 1
+    grid = overlay_grid(image)
     ome = label_metadata(class_names, class_colors)
     return create_arrays(
         path,
@@ -127,9 +130,9 @@ def create_label_pyramid(
         dtype=np.uint8,
         axes="yx",
         chunk=chunk,
-        pixel_size=image.pixel_size,
-        translation=image.translation,
-        unit=image.unit,
+        pixel_size=grid.scale,
+        translation=grid.translation,
+        unit=grid.unit,
         name=image.name,
         ome=ome,
     )
