@@ -47,7 +47,9 @@ def running_out(function: Callable[..., Any], period: int) -> Callable[..., Any]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.4])
-@pytest.mark.parametrize("where", ["_canvas", "_weighed", "_blended", "compute_context"])
+@pytest.mark.parametrize(
+    "where", ["_canvas", "_weighed", "_blended", "compute_context"]
+)
 def test_wherever_it_runs_out_no_answer_is_counted_twice(
     slide: Build,
     tiny_model: Build,

@@ -22,11 +22,12 @@ from napari_muvit.core.errors import (
     CheckpointError,
     ConfigError,
     MuvitError,
+    OutputBusyError,
     OutputError,
 )
 from napari_muvit.core.model.checkpoint import save_model
 from napari_muvit.core.model.segmenter import build_model
-from napari_muvit.core.prediction import PredictionRun, crew, predict
+from napari_muvit.core.prediction import PredictionRun, crew, predict, writer
 from napari_muvit.core.prediction.blocks import BlockSchedule, block_edge
 from napari_muvit.core.prediction.identity import hash_models
 from napari_muvit.core.prediction.shards import ShardWriter
@@ -222,6 +223,30 @@ def test_coarse_levels_are_made_although_the_last_shard_was_killed(
     last._target._lock.release()
     assert chunks_of(out) != whole
     assert predict(pyramid, model, cpu(), out).finished_before
+    assert chunks_of(out) == whole
+
+
+def test_of_two_parts_that_end_at_once_one_makes_the_coarse_levels(
+    pyramid: Any,
+    model: Path,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out.zarr"
+    list(predict(pyramid, model, cpu(shard=(0, 2)), out))
+    seen = []
+
+    def ending(store: Path) -> None:
+        # The other one is still there at the first look, and goes away believing that
+        # this one is at it.
+        seen.append(store)
+        if len(seen) == 1:
+            raise OutputBusyError("It is being written by the other part.")
+
+    monkeypatch.setattr(writer, "check_no_shard", ending)
+    list(predict(pyramid, model, cpu(shard=(1, 2)), out))
+    assert len(seen) == 2
     assert chunks_of(out) == whole
 
 
