@@ -342,7 +342,16 @@ def test_dry_runs_print_json_alone(
     common = ["--out", str(tmp_path / "o"), "--dry-run", "--json"]
     capsys.readouterr()
     assert main(["predict", image, "--model", str(model), *common]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["tiles"] == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["tiles"] == row["passes"] == 1
+    assert row["seconds"] > 0
+    assert row["bytes"] > 10**8
+    assert row["gpu_bytes"] == 0
+    twice = [image, labels, "--channels", "0", "--model", str(model), *common[:3]]
+    assert main(["predict", *twice]) == 0
+    said = capsys.readouterr().out
+    assert said.count("of memory on this machine") == 3
+    assert "All 2 slides: about" in said
     assert main(["finetune", "--images", image, "--labels", labels, *common,
                  "--minutes", "1"]) == 0  # fmt: skip
     facts = json.loads(capsys.readouterr().out)

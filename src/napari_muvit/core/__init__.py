@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from .prediction.many import predict_many
     from .prediction.outlined import read_outlines
     from .prediction.plan import PredictionPlan, plan_prediction
+    from .prediction.preview_paint import preview_slide
     from .prediction.run import PredictionRun
+    from .prediction.seams import seam_score
     from .prediction.speed import PredictionSpeed, measure_speed
     from .presets import PRESETS, preset
     from .progress import Progress
@@ -90,7 +92,9 @@ _HOMES = {
     "prediction.estimate": ("PredictionEstimate", "estimate_prediction"),
     "prediction.many": ("predict_many",),
     "prediction.outlined": ("read_outlines",),
+    "prediction.preview_paint": ("preview_slide",),
     "prediction.run": ("PredictionRun",),
+    "prediction.seams": ("seam_score",),
     "prediction.speed": ("PredictionSpeed", "measure_speed"),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
@@ -115,6 +119,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "predict", "PredictionRun", "predict_many", "SlideResult",
     "measure_speed", "PredictionSpeed", "estimate_prediction", "PredictionEstimate",
     "evaluate", "Evaluation",
+    "preview_slide", "seam_score",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",

@@ -22,7 +22,7 @@ from napari_muvit.core.config import PredictionConfig
 from napari_muvit.core.data import identity, level_cache
 from napari_muvit.core.data.cache_settings import CacheSettings
 from napari_muvit.core.data.ome_zarr import write_pyramid
-from napari_muvit.core.errors import OutputError, PyramidError
+from napari_muvit.core.errors import ConfigError, OutputError, PyramidError
 from napari_muvit.core.prediction import engine, predict, shards, writer
 from napari_muvit.core.prediction.levels import CoarseLevel
 from napari_muvit.core.prediction.plan import plan_prediction
@@ -319,6 +319,8 @@ def test_overwriting_waits_for_whoever_is_at_work(
         with pytest.raises(OutputError, match="is being written by"):
             predict(pyramid, model, cpu(overwrite=True), out)
         assert {*before} <= {*out.rglob("*"), out / ".muvit" / "lock"}
+    with pytest.raises(ConfigError, match="shard and overwrite exclude each other"):
+        cpu(shard=(0, 2), overwrite=True)
     # Between the look at what is there and the lock, another run replaced it.
     late = writer.LabelWriter
     plan = plan_prediction(pyramid, model.config, cpu())

@@ -58,10 +58,11 @@ def words(slide: Path, tiny_model: Build, temporary: Path) -> list[str]:
 
 
 @pytest.fixture
-def forks(temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
+def forks(temporary: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    # To its end, so that a failure shows what was said.
+    with (tmp_path / "said.txt").open("w") as said, subprocess.Popen(
         [sys.executable, "-c", FORKS], text=True, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=said,
     ) as process:  # fmt: skip
         assert read_line(process) == "ready"
         yield process

@@ -259,12 +259,8 @@ def test_places_that_cannot_be_read_stay_unknown(
 
 
 def test_stopping(slide: Build) -> None:
-    events: list[Progress] = []
     with pytest.raises(Cancelled):
-        preview_slide(
-            slide((150, 150)), make_model(), cpu(),
-            on_progress=events.append, should_stop=lambda: len(events) > 1,
-        )  # fmt: skip
+        preview_slide(slide((150, 150)), make_model(), cpu(), should_stop=lambda: True)
     run: PredictionRun = predict(
         slide((150, 150)), make_model(), cpu(preview=True), should_stop=lambda: True
     )

@@ -22,13 +22,14 @@ from napari_muvit.core.errors import (
     CheckpointError,
     ConfigError,
     MuvitError,
+    OutputBusyError,
     OutputError,
 )
 from napari_muvit.core.model.checkpoint import save_model
 from napari_muvit.core.model.segmenter import build_model
-from napari_muvit.core.prediction import PredictionRun, crew, predict
+from napari_muvit.core.prediction import PredictionRun, crew, predict, writer
 from napari_muvit.core.prediction.blocks import BlockSchedule, block_edge
-from napari_muvit.core.prediction.identity import hash_model
+from napari_muvit.core.prediction.identity import hash_models
 from napari_muvit.core.prediction.shards import ShardWriter
 from napari_muvit.core.prediction.worker import BlockJob, run_block
 
@@ -225,6 +226,30 @@ def test_coarse_levels_are_made_although_the_last_shard_was_killed(
     assert chunks_of(out) == whole
 
 
+def test_of_two_parts_that_end_at_once_one_makes_the_coarse_levels(
+    pyramid: Any,
+    model: Path,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out.zarr"
+    list(predict(pyramid, model, cpu(shard=(0, 2)), out))
+    seen = []
+
+    def ending(store: Path) -> None:
+        # The other one is still there at the first look, and goes away believing that
+        # this one is at it.
+        seen.append(store)
+        if len(seen) == 1:
+            raise OutputBusyError("It is being written by the other part.")
+
+    monkeypatch.setattr(writer, "check_no_shard", ending)
+    list(predict(pyramid, model, cpu(shard=(1, 2)), out))
+    assert len(seen) == 2
+    assert chunks_of(out) == whole
+
+
 @pytest.fixture
 def scheduler() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
@@ -320,8 +345,8 @@ def test_a_worker_leaves_when_its_run_has_lost_the_output(
     out = tmp_path / "out.zarr"
     run = predict(pyramid, model, cpu(), out)
     job = BlockJob(
-        run._pyramid, str(model), hash_model(run._model, run._model_config),
-        run.normalisation, cpu(), str(out), run._writer.lock_text, (0, 1),
+        run._pyramid, (str(model),), hash_models(run._models), run.normalisation,
+        cpu(), str(out), run._writer.lock_text, (0, 1),
     )  # fmt: skip
     assert run_block(job).tiles
     # What a task of a lost cluster finds, whose run was followed by another one.

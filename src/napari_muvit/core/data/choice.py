@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PyramidError
+from .file_grid import FileGrid
 from .place import Place
 
 
@@ -69,6 +70,8 @@ class Contents:
     """The images to choose from, where there are several."""
     place: Place | None = None
     """The zarr group or array, for its metadata."""
+    grid: FileGrid | None = None
+    """Place of the finest level in the file's own numbers; None: not said."""
 
 
 @dataclass(frozen=True, slots=True)

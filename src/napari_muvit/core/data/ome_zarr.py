@@ -21,6 +21,7 @@ from ..errors import PyramidError
 from ..geometry import Vector
 from .arrays import ArraySource
 from .choice import FIRST, AxisNames, Choice
+from .file_grid import file_grid
 from .place import Place, find_place
 from .plain import guess_axes, levels_from_arrays
 from .pyramid import Pyramid, PyramidLevel
@@ -104,7 +105,8 @@ def open_label_pyramid(path: str | Path) -> Pyramid:
 
 def _open_multiscale(found: FoundImage, name: str, choice: Choice) -> Pyramid:
     place, attributes = found.place, found.attributes
-    multiscale, units = _validated(place, attributes)
+    multiscale, unit_names = _validated(place, attributes)
+    units = [micrometres(name) for name in unit_names]
     letters = _axis_letters(place, [(a.name, a.type) for a in multiscale.axes])
     arrays = [
         _array(found.group, dataset.path, place) for dataset in multiscale.datasets
@@ -142,6 +144,7 @@ def _open_multiscale(found: FoundImage, name: str, choice: Choice) -> Pyramid:
             image=found.path,
             images=found.images,
             place=place,
+            grid=file_grid(scales[0], places[0], [unit_names[i] for i in spatial]),
         ),
     )
 
@@ -168,16 +171,16 @@ def _is_size(values: NDArray[np.float64]) -> bool:
 
 def _validated(
     where: Place, attributes: Mapping[str, Any]
-) -> tuple[v04.Multiscale | v05.Multiscale, list[float | None]]:
-    """Check the first multiscale; return it with micrometres per unit of each axis."""
+) -> tuple[v04.Multiscale | v05.Multiscale, list[Any]]:
+    """Check the first multiscale; return it with the unit of each axis."""
     listed = attributes["multiscales"]
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], Mapping):
         raise PyramidError(f"{where} has an empty or broken 'multiscales' entry.")
     first = dict(listed[0])
-    units: list[float | None] = []
+    units: list[Any] = []
     axes = first.get("axes")
     if isinstance(axes, list) and all(isinstance(a, Mapping) for a in axes):
-        units = [micrometres(a.get("unit")) for a in axes]
+        units = [a.get("unit") for a in axes]
         # The model warns of units that it does not know; they are read above.
         first["axes"] = [
             {k: v for k, v in axis.items() if k != "unit"} for axis in axes

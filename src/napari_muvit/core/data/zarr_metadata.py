@@ -110,7 +110,7 @@ def _multiscale(
     count: int,
     pixel_size: Sequence[float] | None,
     translation: Sequence[float] | None,
-    unit: str,
+    unit: str | None,
     name: str,
 ) -> dict[str, Any]:
     """Return validated ``multiscales`` metadata."""
@@ -135,7 +135,7 @@ def _multiscale(
     kinds = {"c": {"name": "c", "type": "channel"}}
     for letter in "zyx":
         kinds[letter] = {"name": letter, "type": "space"}
-        if pixel_size is not None:
+        if pixel_size is not None and unit is not None:
             kinds[letter]["unit"] = unit
     model = v05.Multiscale.model_validate(
         {"name": name, "axes": [kinds[a] for a in axes], "datasets": datasets}
@@ -163,7 +163,7 @@ def create_arrays(
     channel_chunk: int | None = None,
     pixel_size: Sequence[float] | None = None,
     translation: Sequence[float] | None = None,
-    unit: str = "micrometer",
+    unit: str | None = "micrometer",
     name: str = "image",
     ome: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,

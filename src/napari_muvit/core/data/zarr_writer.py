@@ -26,6 +26,7 @@ from ..progress import (
 )
 from .arrays import ArraySource
 from .block_cache import Pixels
+from .file_grid import overlay_grid
 from .pyramid import Pyramid
 from .zarr_metadata import (
     channel_metadata,
@@ -113,7 +114,8 @@ def create_label_pyramid(
     path
         Where; nothing may be there yet.
     image
-        Gives shape, pixel size and translation of the finest level.
+        Gives shape, pixel size, translation and unit of the finest level, as its file
+        states them.
     class_names, class_colors
         Of the labels 1..K; colours as ``#rrggbb``.
     chunk
@@ -175,6 +177,7 @@ def _create_over(
 ) -> list[zarr.Array[Any]]:
     """Create a uint8 pyramid on an image's own grid; None channels: a plane."""
     most = int(math.log2(chunk)) + 1
+    grid = overlay_grid(image)
     return create_arrays(
         path,
         level_shapes(image.shape, 512, most),
@@ -184,9 +187,9 @@ def _create_over(
         channels=channels or 1,
         # A viewer shows one at a time.
         channel_chunk=1,
-        pixel_size=image.pixel_size,
-        translation=image.translation,
-        unit=image.unit,
+        pixel_size=grid.scale,
+        translation=grid.translation,
+        unit=grid.unit,
         name=image.name,
         ome=ome,
     )

@@ -167,7 +167,10 @@ class Engine:
             for filled in self._passes(batch, canvases):
                 output.put(filled)
             trim()
-            yield from output.written()
+            for done in output.written():
+                yield done
+                # Whoever takes them may be slow, and more wait meanwhile.
+                self._stop.check()
         yield from output.finish()
 
     def _next_batch(self, reader: BatchReader) -> Batch | Unreadable | None:

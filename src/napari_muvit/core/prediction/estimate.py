@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from ..config import ModelConfig, PredictionConfig
     from .plan import PredictionPlan
 
-LOST = 1.3
+LOST = 1.1
 """What a batch takes over its tensors at their peak: gaps between them, and what
 kernels take for themselves; measured with the GNU C library."""
+AT_WORK = 40_000_000
+"""Bytes of libraries and threads, once they are at work; measured on Linux."""
 BORDER = 1.125
 """What crops at the borders of blocks cost that several processes do (see `blocks`)."""
 
@@ -98,9 +100,11 @@ def estimate_prediction(
     first = speed.begin_seconds + speed.pixel_seconds * lacking_pixels(
         view, plan, cache
     )
-    passing = round(LOST * speed.batch_bytes) + _kept_bytes(plan, model, speed, tiles)
-    reading = _reading_bytes(view, model, plan)
-    each = speed.idle_bytes + reading + (0 if speed.on_gpu else passing)
+    passing = round(LOST * speed.batch_bytes) + _kept_bytes(
+        plan, model, speed, tiles, contexts
+    )
+    reading = _reading_bytes(view, model, plan, tiles)
+    each = speed.idle_bytes + AT_WORK + reading + (0 if speed.on_gpu else passing)
     writing = _writing_bytes(plan)
     # Several: this process writes coarse levels only.
     total = each if workers == 1 else speed.idle_bytes + workers * each
@@ -116,7 +120,11 @@ def estimate_prediction(
 
 
 def _kept_bytes(
-    plan: PredictionPlan, model: ModelConfig, speed: PredictionSpeed, tiles: int
+    plan: PredictionPlan,
+    model: ModelConfig,
+    speed: PredictionSpeed,
+    tiles: int,
+    contexts: int,
 ) -> int:
     """Open tiles and contexts."""
     blends = any(axis.margin for axis in plan.axes)
@@ -127,15 +135,17 @@ def _kept_bytes(
     opened = count * each
     if blends:
         opened = min(opened, max(canvases.BUDGET_BYTES, canvases.LEAST * each))
-    contexts = plan.contexts.count * speed.context_bytes if plan.contexts else 0
     most = max(context_cache.BUDGET_BYTES, context_cache.LEAST * speed.context_bytes)
-    return opened + min(contexts, most)
+    return opened + min(contexts * speed.context_bytes, most)
 
 
-def _reading_bytes(view: Pyramid, model: ModelConfig, plan: PredictionPlan) -> int:
+def _reading_bytes(
+    view: Pyramid, model: ModelConfig, plan: PredictionPlan, tiles: int
+) -> int:
     """Decoded pixels, and batches that are being read or wait."""
     stored = sum(math.prod(level.shape) for level in view.levels)
-    decoded = stored * view.num_channels * view.dtype.itemsize
+    part = tiles / plan.num_tiles
+    decoded = round(part * stored * view.num_channels * view.dtype.itemsize)
     shared = plan.contexts is not None
     count = 1 if shared else len(plan.scale_factors)
     level = model.in_channels * model.crop_size**2 * 4

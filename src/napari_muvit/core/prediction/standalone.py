@@ -57,7 +57,8 @@ def prepare_work(
     with readable(view):
         normalisation = estimate_normalisation(view, model_config.normalisation)
     view = with_coarse_levels(
-        view, model_config.scale_factors, cache=cache, build=config.region is None,
+        view, model_config.scale_factors, cache=cache,
+        build=config.tissue or not (config.region or config.outlines),
         on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     return Work(
