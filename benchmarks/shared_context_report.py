@@ -44,11 +44,16 @@ def slides(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        ms = row["ms"]
+        # Not every case has every arm.
+        ms = {
+            arm: f"{row['ms'][arm]:.1f}" if arm in row["ms"] else ""
+            for arm in ("alone", "joint", "own", "shared")
+        }
+        joint = row["joint_by_shared"]
         lines.append(
-            f"| {row['case']} | {row['crops']}, {row['contexts']} | {ms['alone']:.1f} |"
-            f" {ms['joint']:.1f} | {ms['own']:.1f} | {ms['shared']:.1f} | "
-            f"**{row['joint_by_shared']:.2f}** | **{row['shared_by_alone']:.2f}** |"
+            f"| {row['case']} | {row['crops']}, {row['contexts']} | "
+            f"{' | '.join(ms.values())} | {f'{joint:.2f}' if joint else ''} | "
+            f"**{row['shared_by_alone']:.2f}** |"
         )
     return "\n".join(lines) + "\n"
 
