@@ -158,6 +158,7 @@ def adopt_rate(edge: int = 8192) -> float:
     import torch
 
     from napari_muvit.core import ModelConfig, PredictionConfig, open_pyramid, predict
+    from napari_muvit.core.prediction.blocks import BlockSchedule
 
     class Null(torch.nn.Module):
         config = ModelConfig(
@@ -180,8 +181,10 @@ def adopt_rate(edge: int = 8192) -> float:
         writer = run._writer
         writer.begin()
         began = time.perf_counter()
-        for index in run.plan.indices():
-            writer.adopt(run.plan.tile(int(index)))
+        schedule = BlockSchedule(run.plan, np.zeros(run.plan.num_tiles, dtype=bool))
+        while (tiles := schedule.next()) is not None:
+            for _ in writer.adopt(map(run.plan.tile, tiles)):
+                pass
         spent = time.perf_counter() - began
         writer.close()
     return round(len(run.plan) / spent, 1)

@@ -354,8 +354,8 @@ class PredictionRun:
         """Take over what another process has written of a block."""
         if self._writer is None:
             return
-        for index in result.tiles:
-            yield self._finish(self._writer.adopt(self.plan.tile(index)))
+        for filled in self._writer.adopt(map(self.plan.tile, result.tiles)):
+            yield self._finish(filled)
         if result.failed:
             self._first_error = self._first_error or result.error
             self.failed.extend(result.failed)
