@@ -9,7 +9,7 @@ PYTEST := NAPARI_STRICT_QT=raise QT_API=$${QT_API:-pyqt6} $(SCREEN) $(BIN)/pytho
 # More options for pytest: make test ARGS="-k geometry -x"
 ARGS ?=
 
-.PHONY: help setup demo test test-slow bench-model bench-data lint format clean
+.PHONY: help setup demo test test-slow bench-model bench-data bench-prediction lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,14 @@ bench-model: setup ## speed of the model against the authors' package, and its p
 
 bench-data: setup ## speed of reading slides against plain libraries, and its page
 	$(BIN)/python benchmarks/data_speed.py $(ARGS)
+
+bench-prediction: setup ## speed and memory of prediction against MONAI, and its page
+	@test -d build/peers/monai || $(BIN)/pip install --quiet --no-deps \
+	    --target build/peers monai==1.6.1
+	$(BIN)/python benchmarks/prediction_speed.py --monai build/peers $(ARGS)
+	$(BIN)/python benchmarks/prediction_scale.py
+	$(BIN)/python benchmarks/prediction_memory.py --again
+	$(BIN)/python benchmarks/prediction_report.py
 
 lint: setup ## ruff, mypy and import-linter
 	$(BIN)/ruff check

@@ -4,10 +4,11 @@ Predicts slides that hold nothing (zarr arrays without chunks, levels 1 and 4) w
 model that computes nothing, so that what is measured is the engine: planning, reading,
 batching, writing all levels of the output. Each slide in a fresh process.
 
-    python benchmarks/prediction_memory.py [--again] [--sizes 20000 40000]
+    python benchmarks/prediction_memory.py [--again] [--overlap 0.25]
+                                           [--sizes 20000 100000]
 
 Appends one JSON line a run to ``benchmarks/results/prediction_memory.jsonl``; a size
-that is there already is skipped unless ``--again``. Linux and macOS.
+and overlap that are there already are skipped unless ``--again``. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def measure(size: int, folder: Path) -> dict[str, Any]:
+def measure(size: int, overlap: float, folder: Path) -> dict[str, Any]:
     """Predict one slide in this process and return the numbers."""
     import torch
     import zarr
@@ -79,7 +80,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     model = NullModel(
         ModelConfig(scale_factors=(1, 4), crop_size=512, normalisation="uint8")
     )
-    config = PredictionConfig(overlap=0, tile_size=512, batch_size=16, device="cpu")
+    config = PredictionConfig(overlap=overlap, batch_size=16, device="cpu")
     # Once through everything, so that lazy imports count as idle.
     list(predict(open_pyramid([a[:600, :600] for a in stored]), model, config))
     idle, started, cpu = resident_mib(), time.monotonic(), time.process_time()
@@ -92,6 +93,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - started
     return {
         "size": size,
+        "overlap": overlap,
         "tiles": len(run.plan),
         "idle_mib": round(idle),
         "peak_above_idle_mib": round(peak_mib() - idle),
@@ -106,11 +108,12 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def run_size(size: int) -> dict[str, Any]:
+def run_size(size: int, overlap: float) -> dict[str, Any]:
     """Measure in a fresh process, in a folder that is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="muvit-memory-"))
     try:
-        command = [sys.executable, __file__, "--measure", str(size), str(folder)]
+        command = [sys.executable, __file__, "--measure", str(size), str(overlap)]
+        command.append(str(folder))
         answer = subprocess.run(command, check=True, capture_output=True, text=True)
         return dict(json.loads(answer.stdout.splitlines()[-1]))
     finally:
@@ -127,18 +130,21 @@ def read_rows() -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, print a table, and return 1 if the criterion fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 40_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000])
+    parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--again", action="store_true", help="measure done sizes too")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
-        print(json.dumps(measure(int(options.measure[0]), Path(options.measure[1]))))
+        size, overlap, folder = options.measure
+        print(json.dumps(measure(int(size), float(overlap), Path(folder))))
         return 0
-    latest = {row["size"]: row for row in read_rows()}
+    overlap = options.overlap
+    latest = {r["size"]: r for r in read_rows() if r.get("overlap", 0) == overlap}
     for size in options.sizes:
         if size in latest and not options.again:
             continue
-        row = run_size(size)
+        row = run_size(size, overlap)
         smallest = latest.get(min(options.sizes), row)
         row["ratio"] = round(
             row["peak_above_idle_mib"] / smallest["peak_above_idle_mib"], 3

@@ -17,14 +17,17 @@ imported.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,7 @@ def scores(x: Any) -> Any:
     return torch.cat((x, -x, x - 1, 1 - x, x * 0.5), dim=1)
 
 
-def ours(out: Path | None) -> tuple[float, float, int]:
+def ours(out: Path | None, outputs: tuple[str, ...] = ()) -> tuple[float, float, int]:
     """CPU and wall seconds, and crops."""
     import torch
 
@@ -65,11 +68,12 @@ def ours(out: Path | None) -> tuple[float, float, int]:
         )  # fmt: skip
 
         def forward(self, x: Any, bboxes: Any) -> Any:
-            return scores(x[:, 0])
+            # Probabilities of all sizes, with noise: the most that they can cost.
+            return scores(x[:, 0] / 64 if outputs else x[:, 0])
 
     level = PyramidLevel(ArraySource(pixels(), axes="yx"), (1.0, 1.0), (0.0, 0.0))
     config = PredictionConfig(
-        overlap=OVERLAP, batch_size=BATCH, device="cpu", num_threads=1
+        overlap=OVERLAP, batch_size=BATCH, device="cpu", num_threads=1, outputs=outputs
     )
     run = predict(Pyramid((level,)), Null(), config, out)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -136,8 +140,7 @@ def write_tiles(out: Path, late: bool) -> tuple[float, float, int]:
     """Tiles of 1024 px into a pyramid of 6 levels, ours or each level each time."""
     import zarr
 
-    from napari_muvit.core.prediction.levels import CoarseLevel
-    from napari_muvit.core.prediction.writer import write_levels
+    from napari_muvit.core.prediction.levels import CoarseLevel, write_levels
 
     side, tile = 10240, 1024
     levels = [
@@ -165,12 +168,25 @@ def write_tiles(out: Path, late: bool) -> tuple[float, float, int]:
 
 CASES: dict[str, Callable[[Path], tuple[float, float, int]]] = {
     "ours, label pyramid": lambda out: ours(out / "labels.zarr"),
+    "ours, and confidence": lambda out: ours(out / "labels.zarr", ("confidence",)),
+    "ours, and probabilities": lambda out: ours(
+        out / "labels.zarr", ("probabilities", "confidence")
+    ),
     "ours, handed out": lambda out: ours(None),
     "MONAI sliding window": lambda out: monai_window(),
     "MONAI ZarrAvgMerger": monai_zarr,
     "tiles, ours": lambda out: write_tiles(out, late=True),
     "tiles, every level each time": lambda out: write_tiles(out, late=False),
 }
+
+
+def cpu_name() -> str:
+    """What this machine says its processor is."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = {k.strip(): v.strip() for k, _, v in (x.partition(":") for x in lines)}
+        return f"{found['model name']}, family {found['cpu family']}"
+    return platform.processor()
 
 
 def main() -> None:
@@ -200,10 +216,12 @@ def main() -> None:
                 continue
             found = json.loads(done.stdout.strip().splitlines()[-1])
             best[case] = min(best.get(case, found), found)
+    run = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with RESULTS.open("a") as file:
         for case, (cpu, wall, count, memory) in best.items():
             row = {
-                "case": case, "units": count, "cpu_ms": round(1000 * cpu / count, 2),
+                "run": run, "cpu": cpu_name(), "case": case, "units": count,
+                "cpu_ms": round(1000 * cpu / count, 2),
                 "per_second": round(count / wall, 1), "mib": round(memory),
             }  # fmt: skip
             file.write(json.dumps(row) + "\n")

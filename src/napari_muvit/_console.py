@@ -28,6 +28,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def complain(text: str) -> None:
+    """Write what is wrong to standard error, as one line of the command's."""
+    sys.stderr.write(f"napari-muvit: {text}\n")
+
+
 class Console:
     """Show `Progress` events as one progress bar a stage, on standard error."""
 
@@ -46,7 +51,7 @@ class Console:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._close()
+        self.close()
 
     def __call__(self, event: Progress) -> None:
         """Show one event."""
@@ -58,8 +63,9 @@ class Console:
             return
         # A validation belongs to the training that it interrupts.
         stage = "train" if event.stage == "validate" else event.stage
-        if stage != self._stage:
-            self._open(stage, event)
+        label = f"{event.subject} {stage}".strip()
+        if label != self._stage:
+            self._open(label, event)
         self._figures.update(
             {k: v for k, v in event.metrics.items() if k in SHOWN and math.isfinite(v)}
         )
@@ -76,7 +82,7 @@ class Console:
     def _open(self, stage: str, event: Progress) -> None:
         from tqdm import tqdm
 
-        self._close()
+        self.close()
         self._stage = stage
         label = f"{self.title} {stage}".strip()
         self._bar = tqdm(
@@ -96,7 +102,8 @@ class Console:
         else:
             sys.stderr.write(text + "\n")
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the bar, before something else is written; the next event opens one."""
         if self._bar is not None:
             self._bar.close()
         self._bar, self._stage, self._figures = None, "", {}

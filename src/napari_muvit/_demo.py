@@ -193,7 +193,7 @@ def _predict(
     should_stop: StopFn,
 ) -> Evaluation:
     from .core.evaluation import evaluate
-    from .core.prediction.run import predict
+    from .core.prediction.entry import predict
 
     run = predict(
         slide[0],

@@ -285,8 +285,54 @@ def test_json_of_the_finished_slides_though_a_later_one_fails(
     )
     said = capsys.readouterr()
     assert code == 2
-    assert "channels" in said.err
-    assert [row["image"] for row in json.loads(said.out)] == ["000_image"]
+    assert "napari-muvit: rgb: The model reads 1 channels" in said.err
+    assert "1 of 2 slides failed; the others are done." in said.err
+    done, failed = json.loads(said.out)
+    assert (done["image"], done["tiles"]) == ("000_image", 1)
+    assert (failed["image"], failed["tiles"]) == ("rgb", 0)
+    assert "channels" in failed["error"]
+
+
+def test_where_to_predict_by_a_file_and_tissue(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, areas = str(data / "s/000_image.zarr"), tmp_path / "areas.geojson"
+    ring = [[10, 20], [60, 20], [60, 50], [10, 20]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "properties": {}, "geometry": geometry}
+    areas.write_text(json.dumps(feature))
+    command = ["predict", image, "--model", str(model), "--region", str(areas)]
+    assert main([*command, "--out", str(tmp_path), "--tissue"]) == 0
+    assert "(1 tiles)" in capsys.readouterr().out
+    ring[:] = [[x + 9000, y] for x, y in ring]
+    areas.write_text(json.dumps(feature))
+    assert main([*command, "--out", str(tmp_path / "other")]) == 2
+    assert "None of the 1 outlines lies on 000_image" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "missing.geojson")
+    assert main([*command, "--out", str(tmp_path / "other")]) == 2
+    assert "There is no GeoJSON file" in capsys.readouterr().err
+    command[-1] = "1,2,3"
+    assert main([*command, "--out", str(tmp_path / "other")]) == 2
+    assert "or a GeoJSON file is needed" in capsys.readouterr().err
+
+
+def test_probabilities_and_confidence_are_written_when_asked_for(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = str(data / "s/000_image.zarr"), tmp_path / "o"
+    command = ["predict", image, "--model", str(model), "--out", str(out)]
+    asked = ["--confidence", "--probabilities"]
+    assert main([*command, *asked]) == 0
+    store = out / "000_image.zarr"
+    for name in ("probabilities", "confidence"):
+        assert (store / name / "zarr.json").is_file()
+    capsys.readouterr()
+    assert main([*command, *asked]) == 0
+    assert "Already complete" in capsys.readouterr().out
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "labels alone were asked for" in error
+    assert error.count("napari-muvit:") == 1
 
 
 def test_dry_runs_print_json_alone(
@@ -296,7 +342,16 @@ def test_dry_runs_print_json_alone(
     common = ["--out", str(tmp_path / "o"), "--dry-run", "--json"]
     capsys.readouterr()
     assert main(["predict", image, "--model", str(model), *common]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["tiles"] == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["tiles"] == row["passes"] == 1
+    assert row["seconds"] > 0
+    assert row["bytes"] > 10**8
+    assert row["gpu_bytes"] == 0
+    twice = [image, labels, "--channels", "0", "--model", str(model), *common[:3]]
+    assert main(["predict", *twice]) == 0
+    said = capsys.readouterr().out
+    assert said.count("of memory on this machine") == 3
+    assert "All 2 slides: about" in said
     assert main(["finetune", "--images", image, "--labels", labels, *common,
                  "--minutes", "1"]) == 0  # fmt: skip
     facts = json.loads(capsys.readouterr().out)

@@ -19,6 +19,7 @@ from qtpy.QtCore import QStandardPaths, QThreadPool
 from napari_muvit.core import prediction
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import Cancelled
+from napari_muvit.core.prediction.filled import FilledTile
 from napari_muvit.core.prediction.plan import plan_prediction
 from napari_muvit.core.prediction.writer import LabelWriter
 from napari_muvit.core.progress import Progress
@@ -195,7 +196,7 @@ class FakeRun:
                 y0, x0, y1, x1 = tile.box
                 block = pixels.read((y0, x0), (y1, x1)).mean(axis=0)
                 labels = (1 + (block > 127)).astype(np.uint8)
-                self.writer.write(tile, labels)
+                self.writer.write(FilledTile(tile, labels))
                 done += 1
                 self.on_progress(
                     Progress(

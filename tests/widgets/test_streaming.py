@@ -10,7 +10,7 @@ import zarr
 from napari.components import ViewerModel
 
 from napari_muvit.core.config import ModelConfig
-from napari_muvit.core.prediction.writer import write_levels
+from napari_muvit.core.prediction.levels import write_levels
 from napari_muvit.widgets import streaming
 from napari_muvit.widgets.streaming import GrowingLevels, LivePrediction, Output
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._console import Console, interruptible, say
 from ..core.errors import ConfigError
+from .seams import add_seams, score_slides
 from .shared import Commands, add_inside, planes, split_names
 
 if TYPE_CHECKING:
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def add_evaluate(commands: Commands) -> None:
-    evaluate = commands.add_parser("evaluate", help="Dice of predictions")
+    evaluate = commands.add_parser(
+        "evaluate", help="Dice of predictions, and whether seams show"
+    )
     add = evaluate.add_argument
-    add("--prediction", nargs="+", required=True, metavar="P")
+    add("--prediction", nargs="+", metavar="P")
     add(
         "--labels",
         nargs="+",
-        required=True,
         metavar="L",
         help="label images, GeoJSON or project files, in the same order",
     )
@@ -43,13 +45,23 @@ def add_evaluate(commands: Commands) -> None:
     add("--markdown", type=Path, metavar="FILE", help="also write tables to FILE")
     add("--plot", type=Path, metavar="FILE.png", help="also write a plot to FILE.png")
     add("--dry-run", action="store_true", help="check everything, compare nothing")
+    add_seams(evaluate)
     evaluate.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Print Dice per class and their mean, of each slide and of all."""
+    if arguments.seams:
+        return score_slides(arguments)
     from ..core.evaluation import evaluate, open_comparison
 
+    if not arguments.prediction or not arguments.labels:
+        raise ConfigError(
+            "evaluate needs --prediction and --labels; or --seams, --model and "
+            "--images."
+        )
+    if arguments.model or arguments.images:
+        raise ConfigError("--model and --images are for --seams.")
     _check_files(arguments)
     options: dict[str, Any] = {
         "zero_is_background": arguments.zero_is_background,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._console import Console, interruptible, say
-from ..core.errors import ConfigError, OutputError
+from .._console import Console, complain, interruptible, say
+from ..core.errors import Cancelled, ConfigError, OutputError
+from .dry_run import say_what_would_be_done
+from .seams import score_prediction
 from .shared import (
+    EXIT_MISTAKE,
     EXIT_STOPPED,
     Commands,
     add_no_cache,
@@ -18,19 +22,32 @@ from .shared import (
     cache_settings,
     numbers,
     open_image,
+    planes,
+    reading_options,
 )
 
 if TYPE_CHECKING:
     import argparse
+
+    from ..core.config import PredictionConfig
+    from ..core.prediction.chain import SlideResult
+    from ..core.prediction_config import OutputName
 
 
 def add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="segment whole slides")
     add = predict.add_argument
     add("images", nargs="+", metavar="IMAGE")
-    add("--model", type=Path, required=True, help="model folder")
+    add(
+        "--model", type=Path, required=True, action="append", dest="models",
+        help="model folder; given several times, the models' answers are averaged",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
-    add("--region", metavar="Y0,X0,Y1,X1", help="in pixels of the finest level")
+    add(
+        "--region", metavar="WHERE",
+        help="y0,x0,y1,x1 in pixels of the finest level, or a GeoJSON file of areas",
+    )  # fmt: skip
+    add("--tissue", action="store_true", help="skip tiles without tissue")
     add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
     add_reading(add)
     add_no_cache(add)
@@ -44,11 +61,36 @@ def add_predict(commands: Commands) -> None:
         "--context", default="auto", choices=("auto", "shared", "own"),
         help="coarse levels once for many crops, or anew around each",
     )  # fmt: skip
+    add(
+        "--probabilities", action="store_true",
+        help="write each class's probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--confidence", action="store_true",
+        help="write the largest probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--average", default="none", choices=("none", "flips", "all"),
+        help="over mirrored crops (4 passes), turned ones too (8)",
+    )  # fmt: skip
+    add(
+        "--placement", default="inside", choices=("inside", "centred", "averaged"),
+        help="of coarser crops around each fine one: pushed into the slide, never "
+        "pushed, or over five places inside (5 passes)",
+    )  # fmt: skip
     add("--workers", type=int, default=1, metavar="N", help="processes here")
     add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
     add(
         "--shard", metavar="I/N",
         help="do the I-th of N parts (from 0), as a job array does",
+    )  # fmt: skip
+    add(
+        "--preview", action="store_true",
+        help="first the whole slide from the coarse levels, as NAME.preview.png",
+    )  # fmt: skip
+    add(
+        "--seams", action="store_true",
+        help="at the end: whether borders of crops show, from a few tiles",
     )  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at the output")
     add("--dry-run", action="store_true", help="say what would be done")
@@ -59,43 +101,160 @@ def add_predict(commands: Commands) -> None:
 def run_predict(arguments: argparse.Namespace) -> int:
     """Segment slides into ``OUT/<name>.zarr``."""
     from ..core.config import PredictionConfig
-    from ..core.model.checkpoint import load_model
+    from ..core.data.open import name_of
 
     config = PredictionConfig(
         overlap=arguments.overlap,
-        region=_region(arguments.region),
+        **_where(arguments),
+        tissue=arguments.tissue,
         batch_size=arguments.batch,
         device=arguments.device,
         precision=arguments.precision,
         context=arguments.context,
+        average=arguments.average,
+        placement=arguments.placement,
         workers=arguments.workers,
         scheduler=arguments.scheduler,
         shard=_shard(arguments.shard),
+        preview=arguments.preview,
         overwrite=arguments.overwrite,
+        outputs=_outputs(arguments),
     )
-    images = [open_image(path, arguments) for path in arguments.images]
-    outputs = _output_paths(arguments.out, [image.name for image in images])
-    model = load_model(arguments.model)
-    results: list[dict[str, Any]] = []
+    if arguments.seams and config.shard is not None:
+        raise ConfigError(
+            "--seams needs a finished prediction, and a part is none; run `evaluate "
+            "--seams` at the end.",
+            "shard",
+        )
+    outputs = _output_paths(
+        arguments.out, [name_of(path, arguments.inside) for path in arguments.images]
+    )
+    if arguments.dry_run:
+        return say_what_would_be_done(outputs, config, arguments)
+    return _predict(outputs, config, arguments)
+
+
+def _predict(
+    outputs: Sequence[Path], config: PredictionConfig, arguments: argparse.Namespace
+) -> int:
+    from ..core.data.open import open_pyramid
+    from ..core.prediction.many import predict_many
+
+    results: list[SlideResult] = []
+    rows: list[dict[str, Any]] = []
+    open_slide = functools.partial(open_pyramid, **reading_options(arguments))
+    if config.scheduler is not None:
+        # What is wrong with a cluster is said once, in one line.
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        for image, out in zip(images, outputs, strict=True):
-            results.append(_predict_one(image, out, model, config, arguments))
-            if results[-1]["stopped"]:
-                break
+        with Console() as console, interruptible() as should_stop:
+            for result in predict_many(
+                arguments.images, arguments.models, config, outputs,
+                open_slide=open_slide, on_progress=console, should_stop=should_stop,
+                cache=cache_settings(arguments),
+            ):  # fmt: skip
+                results.append(result)
+                rows.append(_facts(result))
+                console.close()
+                _say_result(result, arguments)
+        if arguments.seams and not any(row["stopped"] for row in rows):
+            _add_seams(rows, results, config, arguments)
     finally:
-        # Also when a later slide fails: what is finished lies on the disk.
+        # Also when something fails: what is finished lies on the disk.
         if arguments.json:
-            say(as_json(results))
-    return EXIT_STOPPED if any(r["stopped"] for r in results) else 0
+            say(as_json(rows))
+    if any(row["stopped"] for row in rows):
+        return EXIT_STOPPED
+    return _say_failed(results, len(outputs))
 
 
-def _region(text: str | None) -> tuple[float, float, float, float] | None:
+def _say_result(result: SlideResult, arguments: argparse.Namespace) -> None:
+    if arguments.json or result.error is not None:
+        return
+    state = "Stopped; run again to continue" if result.stopped else "Written"
+    if result.finished_before:
+        state = "Already complete"
+    say(f"{state}: {result.out} ({result.tiles} tiles)")
+
+
+def _name(result: SlideResult) -> str:
+    """Name of the slide, with that of the image in it."""
+    return result.out.name.removesuffix(".zarr")
+
+
+def _facts(result: SlideResult) -> dict[str, Any]:
+    facts = {
+        "image": _name(result), "out": str(result.out), "tiles": result.tiles,
+        "stopped": result.stopped,
+    }  # fmt: skip
+    if result.preview is not None:
+        facts["preview"] = str(result.preview)
+    return facts | ({"error": str(result.error)} if result.error else {})
+
+
+def _say_failed(results: Sequence[SlideResult], count: int) -> int:
+    """Say which slides failed, and why; return the exit status."""
+    failed = [result for result in results if result.error is not None]
+    if count == 1 and failed and failed[0].error is not None:
+        raise failed[0].error
+    for result in failed:
+        complain(f"{_name(result)}: {' '.join(str(result.error).split())}")
+    if failed:
+        complain(f"{len(failed)} of {count} slides failed; the others are done.")
+    return EXIT_MISTAKE if failed else 0
+
+
+def _add_seams(
+    rows: Sequence[dict[str, Any]],
+    results: Sequence[SlideResult],
+    config: PredictionConfig,
+    arguments: argparse.Namespace,
+) -> None:
+    """Score the slides that are finished."""
+    from ..core.model.checkpoint import load_model
+    from ..core.prediction.seam_result import seam_line
+
+    models = [load_model(folder) for folder in arguments.models]
+    for path, row, result in zip(arguments.images, rows, results, strict=True):
+        if result.error is not None:
+            continue
+        image = open_image(path, arguments)
+        try:
+            row["seams"] = score_prediction(result, image, models, config, arguments)
+        except Cancelled:
+            row["stopped"] = True
+            return
+        if not arguments.json:
+            name = f"{row['image']}: " if len(rows) > 1 else ""
+            say(name + seam_line(row["seams"]))
+
+
+def _outputs(arguments: argparse.Namespace) -> tuple[OutputName, ...]:
+    from ..core.prediction_config import OUTPUTS
+
+    return tuple(name for name in OUTPUTS if getattr(arguments, name))
+
+
+def _where(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Region or outlines, as `PredictionConfig` takes them."""
+    text = arguments.region
     if text is None:
-        return None
+        return {}
+    from ..core.data.geojson import is_geojson
+
+    if is_geojson(text):
+        from ..core.prediction.outlined import read_outlines
+
+        chosen = planes(arguments.plane)
+        plane = (chosen.get("z", 0), chosen.get("t", 0))
+        return {"outlines": read_outlines(text, plane)}
     values = numbers(text, float, "region")
     if len(values) != 4:
-        raise ConfigError(f"--region is {text!r}; y0,x0,y1,x1 is needed.")
-    return (values[0], values[1], values[2], values[3])
+        raise ConfigError(
+            f"--region is {text!r}; y0,x0,y1,x1 or a GeoJSON file is needed."
+        )
+    return {"region": values}
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -125,50 +284,3 @@ def _output_paths(folder: Path, names: Sequence[str]) -> list[Path]:
             "that is to hold the predictions."
         )
     return [folder / f"{name}.zarr" for name in names]
-
-
-def _predict_one(
-    image: Any, out: Path, model: Any, config: Any, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    from ..core.prediction.blocks import count_work
-    from ..core.prediction.plan import plan_prediction
-    from ..core.prediction.run import predict
-
-    if arguments.dry_run:
-        view = image.viewed_at(model.config.pixel_size)
-        plan = plan_prediction(view, model.config, config)
-        tiles, crops, contexts = count_work(plan, config.shard)
-        if not arguments.json:
-            shared = f" that share {contexts} contexts" if contexts else ""
-            what = f"{image.name}: {tiles} tiles of {crops} crops{shared} to {out}"
-            say("\n".join([what, *plan.notes]))
-        return {
-            "image": image.name,
-            "out": str(out),
-            "tiles": tiles,
-            "crops": crops,
-            "contexts": contexts,
-            "notes": list(plan.notes),
-            "stopped": False,
-        }
-    with Console(image.name) as console, interruptible() as should_stop:
-        # Workers load it themselves.
-        several = config.workers > 1 or config.scheduler is not None
-        run = predict(
-            image, arguments.model if several else model, config, out=out,
-            on_progress=console, should_stop=should_stop,
-            cache=cache_settings(arguments),
-        )  # fmt: skip
-        if config.scheduler is not None:
-            # What is wrong with a cluster is said once, in one line.
-            for name in ("distributed", "distributed.client"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-        tiles = sum(1 for _ in run)
-    state = "Stopped; run again to continue" if run.stopped else "Written"
-    if run.finished_before:
-        state = "Already complete"
-    if not arguments.json:
-        say(f"{state}: {out} ({tiles} tiles)")
-    return {
-        "image": image.name, "out": str(out), "tiles": tiles, "stopped": run.stopped,
-    }  # fmt: skip

@@ -31,8 +31,16 @@ if TYPE_CHECKING:
         load_reference_encoder,
     )
     from .model.segmenter import MuViTSegmenter, build_model
+    from .prediction.chain import SlideResult
+    from .prediction.entry import predict
+    from .prediction.estimate import PredictionEstimate, estimate_prediction
+    from .prediction.many import predict_many
+    from .prediction.outlined import read_outlines
     from .prediction.plan import PredictionPlan, plan_prediction
-    from .prediction.run import PredictionRun, predict
+    from .prediction.preview_paint import preview_slide
+    from .prediction.run import PredictionRun
+    from .prediction.seams import seam_score
+    from .prediction.speed import PredictionSpeed, measure_speed
     from .presets import PRESETS, preset
     from .progress import Progress
     from .training.finetuning import finetune
@@ -79,7 +87,15 @@ _HOMES = {
     ),
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
-    "prediction.run": ("PredictionRun", "predict"),
+    "prediction.chain": ("SlideResult",),
+    "prediction.entry": ("predict",),
+    "prediction.estimate": ("PredictionEstimate", "estimate_prediction"),
+    "prediction.many": ("predict_many",),
+    "prediction.outlined": ("read_outlines",),
+    "prediction.preview_paint": ("preview_slide",),
+    "prediction.run": ("PredictionRun",),
+    "prediction.seams": ("seam_score",),
+    "prediction.speed": ("PredictionSpeed", "measure_speed"),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.interactive": ("InteractiveTrainer",),
@@ -99,8 +115,11 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "load_model", "save_model", "load_reference_checkpoint", "load_reference_encoder",
     "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
     "TrainingResult",
-    "plan_prediction", "PredictionPlan",
-    "predict", "PredictionRun", "evaluate", "Evaluation",
+    "plan_prediction", "PredictionPlan", "read_outlines",
+    "predict", "PredictionRun", "predict_many", "SlideResult",
+    "measure_speed", "PredictionSpeed", "estimate_prediction", "PredictionEstimate",
+    "evaluate", "Evaluation",
+    "preview_slide", "seam_score",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",

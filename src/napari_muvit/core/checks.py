@@ -96,7 +96,10 @@ def _wording(kind: Any) -> str:
     if kind is type(None):
         return "null"
     if typing.get_origin(kind) is tuple:
-        inner = "texts" if parts[0] is str else "numbers"
+        if typing.get_origin(parts[0]) is Literal:
+            return f"a list of {' or '.join(typing.get_args(parts[0]))}"
+        nested = typing.get_origin(parts[0]) is tuple
+        inner = "texts" if parts[0] is str else "lists" if nested else "numbers"
         return f"a list of {inner}"
     return _KINDS[kind][1]
 

@@ -5,12 +5,12 @@ Torch-free, so that a command line or a form can use it without loading torch.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .checks import JsonConfig, require, whole
+from .checks import JsonConfig
 from .model_checks import check_model
+from .prediction_config import PredictionConfig as PredictionConfig
 from .training_config import Precision as Precision
 from .training_config import Schedule as Schedule
 from .training_config import TrainingConfig as TrainingConfig
@@ -179,8 +179,8 @@ class ModelConfig(JsonConfig):
         They can then be computed once for all fine crops inside them.
         """
         return (
-            self.attention == "coarse_to_fine"
-            and self.decoder == "pyramid"
+            self.attention in ("coarse_to_fine", "within_level")
+            and self.decoder in ("pyramid", "unetr")
             and self.boxes == "true"
             and len(self.scale_factors) > 1
         )
@@ -208,85 +208,3 @@ def default_colors(num_classes: int, background: int | None = None) -> tuple[str
     if background is not None:
         palette.insert(background - 1, BACKGROUND_COLOR)
     return tuple(palette[:num_classes])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PredictionConfig(JsonConfig):
-    """How to predict a slide."""
-
-    overlap: float = 0.25
-    """Share of a crop's edge that neighbouring crops have in common; 0: the paper's."""
-    region: tuple[float, float, float, float] | None = None
-    """(y0, x0, y1, x1) in pixels of the slide's finest level; None: the whole slide.
-    Tiles that touch it are predicted."""
-    batch_size: int = 16
-    """Crops in one pass of the model; the last one is padded to the same shape."""
-    tile_size: int = 512
-    """Edge of an output chunk in pixels = one tile handed out; a power of two."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    context: Literal["auto", "shared", "own"] = "auto"
-    """shared: coarse levels are computed once for all crops inside them (models with
-    coarse_to_fine attention and the pyramid decoder). own: each crop is in the middle
-    of its own. auto: shared where the model can."""
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
-    overwrite: bool = False
-    """Replace another run's output at the same path."""
-    num_threads: int | None = None
-    """CPU threads of torch; None: as torch chooses, shared by the workers."""
-    workers: int = 1
-    """Processes on this machine; on GPUs one a GPU."""
-    scheduler: str | None = None
-    """Address of a dask.distributed cluster whose workers are to do it."""
-    shard: tuple[int, int] | None = None
-    """(i, n): do the i-th of n parts (0 is the first), without the others."""
-
-    def __post_init__(self) -> None:
-        self.check_types()
-        whole(self.workers, 1, "workers")
-        if self.shard is not None:
-            index, count = self.shard
-            require(
-                0 <= index < count,
-                f"shard is {index}/{count}; 0/{count} to {count - 1}/{count} are "
-                "possible, as parts are counted from 0.",
-                "shard",
-            )
-        require(
-            (self.workers > 1) + bool(self.scheduler) + (self.shard is not None) < 2,
-            "workers, scheduler and shard exclude each other.",
-            "workers",
-        )
-        require(
-            not (self.overwrite and self.shard is not None),
-            "shard and overwrite exclude each other: each part would remove what the "
-            "others have written. Remove the output first.",
-            "overwrite",
-        )
-        require(
-            0 <= self.overlap <= 0.9,
-            f"overlap is {self.overlap}; 0 to 0.9 is needed.",
-            "overlap",
-        )
-        whole(self.batch_size, 1, "batch_size")
-        whole(self.tile_size, 64, "tile_size")
-        require(
-            self.tile_size & (self.tile_size - 1) == 0,
-            f"tile_size is {self.tile_size}; a power of two is needed.",
-            "tile_size",
-        )
-        if self.num_threads is not None:
-            whole(self.num_threads, 1, "num_threads")
-        if self.region is not None:
-            require(
-                all(math.isfinite(v) for v in self.region),
-                f"region is {self.region}; y0,x0,y1,x1 is needed.",
-                "region",
-            )
-            y0, x0, y1, x1 = self.region
-            require(
-                y1 > y0 and x1 > x0,
-                f"region is {self.region}; y1 must be above y0 and x1 above x0.",
-                "region",
-            )

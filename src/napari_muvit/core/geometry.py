@@ -155,6 +155,7 @@ def nest(
     scale_factors: Sequence[float],
     extent: Box | None,
     rng: np.random.Generator | None = None,
+    share: Sequence[float] | None = None,
 ) -> NestedCrop:
     """Put coarser boxes around a finest box.
 
@@ -171,6 +172,9 @@ def nest(
         Draws random places, never forced to be centred (training; paper, section
         4.1). None centres each box on ``fine`` and pushes it into the slide by as
         little as needed (prediction).
+    share
+        Instead of random ones, a fixed place along each axis: 0 is the lowest that
+        ``rng`` may draw, 1 the highest.
 
     Notes
     -----
@@ -180,14 +184,14 @@ def nest(
     boxes = [fine]
     for factor in scale_factors[1:]:
         inner, lower, upper = boxes[-1], [], []
-        places = [0.0] * fine.ndim if rng is None else rng.random(fine.ndim).tolist()
-        for axis, place in enumerate(places):
+        places = share if rng is None else rng.random(fine.ndim).tolist()
+        for axis in range(fine.ndim):
             size = fine.shape[axis] * (factor / scale_factors[0])
             around = (inner.lower[axis], inner.upper[axis])
             room = None if extent is None else (extent.lower[axis], extent.upper[axis])
             low, high = _allowed_span(around, size, room)
             centred = fine.centre[axis] - size / 2
-            at = centred if rng is None else low + place * (high - low)
+            at = centred if places is None else low + places[axis] * (high - low)
             at = _snapped(at, factor, low, high)
             lower.append(at)
             upper.append(at + size)

@@ -9,8 +9,9 @@ from typing import Literal
 from .errors import Cancelled
 
 Stage = Literal[
-    "prepare", "levels", "train", "validate", "predict", "evaluate", "export", "write"
-]
+    "prepare", "levels", "train", "validate", "preview", "predict", "evaluate",
+    "export", "write",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,8 @@ class Progress:
     """What is counted, for display: ``step``, ``tile``, ``s``."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers to show, such as ``loss``, ``val_loss``, ``mDSC``, ``step``."""
+    subject: str = ""
+    """Which of several things it is about, such as the name of a slide."""
     message: str = ""
     """A sentence for the user, when there is something to say."""
 

@@ -23,7 +23,7 @@ from .._layers import layer_kwargs, visible_box
 from ..core.config import ModelConfig
 from ..core.data.zarr_writer import halve_labels
 from ..core.geometry import Box
-from ..core.prediction.writer import write_levels
+from ..core.prediction.levels import write_levels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

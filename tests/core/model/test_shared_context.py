@@ -61,10 +61,37 @@ def nested(config: ModelConfig, fine: int) -> tuple[Tensor, Tensor]:
         {"rotary_mode": "none"},
         {"rotary_position": "corner"},
         {"ndim": 3, "crop_size": 16, "scale_factors": (1, 2)},
+        {"context_strides": (1, 8)},
+        {"attention": "within_level"},
     ],
 )
 def test_it_is_what_the_whole_model_says(changes: dict[str, Any]) -> None:
-    model = make_model(**changes)
+    check_equal(make_model(**changes))
+
+
+@pytest.mark.parametrize("level_heads", [False, True])
+@pytest.mark.parametrize("context_skip", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"depth": 4},
+        {"attention": "within_level"},
+        {"scale_factors": (1, 8)},
+        {"level_embedding": False, "rotary_mode": "shared"},
+        {"level_embedding": False, "rotary_mode": "none"},
+        {"rotary_mode": "fixed", "rotary_position": "corner"},
+        {"ndim": 3, "crop_size": 16, "scale_factors": (1, 2)},
+    ],
+)
+def test_with_the_unetr_decoder_too(
+    changes: dict[str, Any], context_skip: bool, level_heads: bool
+) -> None:
+    skips = {"context_skip": context_skip, "level_heads": level_heads}
+    check_equal(make_model(decoder="unetr", decoder_dim=16, **skips, **changes))
+
+
+def check_equal(model: MuViTSegmenter) -> None:
+    """Whether fine crops in shared context get the answers of the whole model."""
     x, boxes = nested(model.config, fine=3)
     with torch.inference_mode():
         expected = model.level_logits(x, boxes)
@@ -97,7 +124,9 @@ def test_crops_of_one_batch_may_have_different_contexts() -> None:
     "changes",
     [
         {"attention": "joint"},
-        {"decoder": "unetr", "attention": "coarse_to_fine"},
+        {"decoder": "unetr", "attention": "joint"},
+        {"decoder": "unetr", "attention": "fine_to_coarse"},
+        {"decoder": "mask2former"},
         {"boxes": "naive"},
         {"scale_factors": (1,), "context_skip": False, "level_heads": False},
     ],

@@ -11,7 +11,7 @@ from torch import nn
 from napari_muvit.core.config import ModelConfig
 from napari_muvit.core.model.branch import LevelBranches
 from napari_muvit.core.model.segmenter import build_model
-from napari_muvit.core.model.world import sample_at
+from napari_muvit.core.model.world import PlacedMaps, sample_at
 
 
 def ramp(box: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -147,3 +147,26 @@ def test_branches_hand_tokens_to_the_place_of_the_finer_level(
     local = (stacked - stacked[:, :1, :1]).float()
     fused, _ = branches(local, [torch.zeros(1, 2, 32, 8, 8)])[0]
     aligned(fused, fine, coarse)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([2, 3]),
+    st.lists(st.integers(1, 9), min_size=6, max_size=6),
+    st.lists(st.floats(-0.6, 1.2), min_size=3, max_size=3),
+    st.floats(0.01, 1.5),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_placed_maps_are_added_as_they_are_sampled(
+    ndim: int, sizes: list[int], place: list[float], share: float, dtype: torch.dtype
+) -> None:
+    field = torch.randn(2, 3, *sizes[:ndim]).to(dtype)
+    features = torch.randn(2, 3, *sizes[3 : 3 + ndim]).to(dtype)
+    source = torch.tensor([[0.0] * ndim, [96.0] * ndim]).expand(2, 2, ndim)
+    start = torch.tensor(place[:ndim]) * 96
+    target = torch.stack((start, start + share * 96)).expand(2, 2, ndim)
+    wanted = features + sample_at(field, source, target, features.shape[2:])
+    placed = PlacedMaps([(f[None],) for f in field], source, target)
+    found = placed.add_to(features.clone(), 0)
+    near = 1e-4 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(found, wanted, atol=near, rtol=near)

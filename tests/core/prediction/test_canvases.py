@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from napari_muvit.core.config import ModelConfig, PredictionConfig
@@ -142,3 +144,74 @@ def test_a_crop_that_is_lost_takes_its_tiles_with_it() -> None:
         ]
     assert gone == [0]
     assert sorted(done) == list(range(1, plan.num_tiles))
+
+
+BOTH = ("probabilities", "confidence")
+
+
+def fill_all(
+    plan: PredictionPlan, logits: Tensor, order: Any, **changes: Any
+) -> dict[str, np.ndarray]:
+    """All outputs of all tiles, each in one array."""
+    classes = logits.shape[1]
+    canvases = Canvases(
+        plan, np.ones(plan.num_tiles, bool), classes, CPU, outputs=BOTH, **changes
+    )
+    found = {
+        "labels": np.zeros(plan.shape, np.uint8),
+        "probabilities": np.zeros((classes, *plan.shape), np.uint8),
+        "confidence": np.zeros(plan.shape, np.uint8),
+    }
+    for number in order:
+        for filled in canvases.add([plan.crop(number)], logits[number : number + 1]):
+            y0, x0, y1, x1 = filled.tile.box
+            for name, pixels in filled.images.items():
+                assert pixels.dtype == np.uint8
+                found[name][..., y0:y1, x0:x1] = pixels
+    canvases.close()
+    return found
+
+
+@settings(max_examples=6, deadline=None)
+@given(overlap=st.sampled_from([0.0, 0.25, 0.6]), seed=st.integers(0, 9))
+def test_probabilities_are_the_softmax_of_the_mean(overlap: float, seed: int) -> None:
+    plan = make_plan((90, 131), overlap=overlap)
+    logits = logits_of(plan, seed)
+    found = fill_all(plan, logits, range(plan.num_crops))
+    mean = expected(plan, logits)
+    shares = np.exp(mean - mean.max(axis=0))
+    shares *= 255 / shares.sum(axis=0)
+    # Half a step, and what fixed point is off by.
+    assert np.abs(found["probabilities"] - shares).max() < 0.501
+    assert (found["confidence"] == found["probabilities"].max(axis=0)).all()
+    clear = found["confidence"] > 130
+    assert (found["labels"] == found["probabilities"].argmax(axis=0) + 1)[clear].all()
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.4])
+def test_outputs_depend_neither_on_order_nor_on_disk_nor_on_each_other(
+    overlap: float,
+) -> None:
+    plan = make_plan((90, 131), overlap=overlap)
+    logits = logits_of(plan)
+    logits[2, :, 20, 20] = torch.nan
+    first = fill_all(plan, logits, range(plan.num_crops))
+    order = np.random.default_rng(1).permutation(plan.num_crops)
+    again = fill_all(plan, logits, order, budget=0, least=1)
+    assert all((again[name] == first[name]).all() for name in first)
+    labels = fill(plan, logits, order)
+    assert (labels == first["labels"]).all()
+    # Not a number: 0 in all of them, and nowhere else.
+    missing = first["labels"] == 0
+    assert missing.sum() == 1
+    assert ((first["confidence"] == 0) == missing).all()
+    assert ((first["probabilities"] == 0).all(axis=0) == missing).all()
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.4])
+def test_a_single_class_is_certain(overlap: float) -> None:
+    plan = make_plan((60, 70), overlap=overlap)
+    found = fill_all(plan, logits_of(plan)[:, :1], range(plan.num_crops))
+    assert (found["probabilities"] == 255).all()
+    assert (found["confidence"] == 255).all()
+    assert (found["labels"] == 1).all()

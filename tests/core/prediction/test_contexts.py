@@ -31,20 +31,25 @@ Build = Callable[..., Any]
     crop=st.sampled_from([16, 64]),
     factors=st.sampled_from([(1, 4), (1, 8, 32), (1, 2), (1, 2.5, 7.3)]),
     place=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    shift=st.booleans(),
 )
 def test_a_crop_lies_inside_its_context(
     size: tuple[int, int],
     crop: int,
     factors: tuple[float, ...],
     place: tuple[float, float],
+    shift: bool,
 ) -> None:
     extent = Box((0, 0), size)
-    grid = ContextGrid(crop, factors, extent)
+    grid = ContextGrid(crop, factors, extent, shift)
     assert grid.stride >= 1
     where = [p * n for p, n in zip(place, size, strict=True)]
     fine = place_fine(where, (crop, crop), extent)
     index = grid.index_of(fine.centre)
     assert 0 <= index < grid.count
+    assert grid.cell(index).contains(
+        Box(fine.centre, tuple(v + 1e-9 for v in fine.centre))
+    )
     boxes = grid.boxes(index)
     assert len(boxes) == len(factors) - 1
     inside = fine.intersection(extent)
@@ -64,7 +69,7 @@ def make_model(**changes: Any) -> MuViTSegmenter:
     values: dict[str, Any] = {
         "decoder": "pyramid", "attention": "coarse_to_fine", "num_classes": 3,
         "scale_factors": (1, 4, 8), "crop_size": 32, "embed_dim": 24, "depth": 2,
-        "num_heads": 2, "normalisation": "percentile",
+        "num_heads": 2, "normalisation": "percentile", "decoder_dim": 24,
     }  # fmt: skip
     model = build_model(ModelConfig(**(values | changes))).eval()
     levels = len(model.config.scale_factors)
@@ -92,11 +97,20 @@ def collect(run: PredictionRun) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("shape", "overlap", "changes"),
+    [
+        ((210, 333), 0.0, {}),
+        ((210, 333), 0.25, {}),
+        ((110, 170), 0.25, {"attention": "within_level"}),
+        ((110, 170), 0.0, {"decoder": "unetr"}),
+        ((110, 170), 0.25, {"decoder": "unetr", "context_skip": True}),
+    ],
+)
 def test_labels_are_those_of_the_whole_model_on_the_same_boxes(
-    slide: Build, overlap: float
+    slide: Build, shape: tuple[int, int], overlap: float, changes: dict[str, Any]
 ) -> None:
-    pyramid, model = slide((210, 333)), make_model()
+    pyramid, model = slide(shape), make_model(**changes)
     run = predict(pyramid, model, cpu(overlap=overlap))
     assert run.plan.contexts is not None
     found = collect(run)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from napari_muvit.core.prediction.grid import Axis, core_size
 
-axes = st.builds(
+even_axes = st.builds(
     lambda first, length, crop, overlap: Axis(
         first, first + length, crop, core_size(crop, overlap)
     ),
@@ -17,6 +17,7 @@ axes = st.builds(
     st.integers(1, 200),
     st.floats(0, 0.9),
 )
+axes = even_axes | even_axes.map(Axis.shifted)
 
 
 @settings(max_examples=150, deadline=None)
@@ -64,3 +65,20 @@ def test_shares_fall_off_away_from_the_core() -> None:
     # Half and half where two cores meet.
     edge = axis.edge(2) - axis.window(2)[0]
     assert 0.4 < weights[edge - 1] <= 0.5 <= weights[edge] < 0.6
+
+
+@settings(max_examples=150, deadline=None)
+@given(axis=even_axes)
+def test_shifted_cores_lie_between_the_others(axis: Axis) -> None:
+    shifted = axis.shifted()
+    cores = [shifted.edge(i) for i in range(shifted.count + 1)]
+    assert (cores[0], cores[-1]) == (axis.first, axis.last)
+    assert 0 < min(np.diff(cores)) <= max(np.diff(cores)) <= axis.core
+    if axis.count == 1:
+        assert shifted == axis
+    elif (axis.last - axis.first) // axis.count > 1:
+        assert shifted.count == axis.count + 1
+        mean = (axis.last - axis.first) / axis.count
+        for index in range(1, axis.count + 1):
+            off = axis.edge(index) - cores[index]
+            assert mean / 2 - 1 <= off <= mean / 2

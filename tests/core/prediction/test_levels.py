@@ -18,9 +18,12 @@ boxes = st.tuples(
 )
 
 
-def make_level(kept: int = 2) -> CoarseLevel:
+def make_level(kept: int | None = 2, planes: tuple[int, ...] = ()) -> CoarseLevel:
     store = zarr.storage.MemoryStore()
-    array = zarr.create_array(store, shape=SHAPE, chunks=(8, 16), dtype="uint8")
+    chunks = (*(1 for _ in planes), 8, 16)
+    array = zarr.create_array(
+        store, shape=(*planes, *SHAPE), chunks=chunks, dtype="uint8"
+    )
     return CoarseLevel(array, kept)
 
 
@@ -57,3 +60,37 @@ def test_only_a_box_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="not a box"):
         level[::2, 0:3] = np.zeros((19, 3), np.uint8)
     assert (level.shape, level.ndim, level.size) == (SHAPE, 2, 37 * 50)
+
+
+@settings(max_examples=30, deadline=None)
+@given(changes=st.lists(st.tuples(boxes, st.booleans()), max_size=8))
+def test_planes_are_kept_together(
+    changes: list[tuple[tuple[int, ...], bool]],
+) -> None:
+    level, truth = make_level(planes=(3,)), np.zeros((3, *SHAPE), np.uint8)
+    for number, ((y, x, h, w), flush) in enumerate(changes, start=1):
+        block = truth[:, y : y + h, x : x + w]
+        block[:] = np.arange(3)[:, None, None] + 3 * number
+        level[..., y : y + h, x : x + w] = block
+        if flush:
+            level.flush()
+            assert (level.array[:] == truth).all()
+        assert (level[..., y : y + 3, : x + 1] == truth[:, y : y + 3, : x + 1]).all()
+    assert (np.asarray(level) == truth).all()
+    # One plane, as a viewer shows it.
+    assert (level[1, 3:9, 4:30] == truth[1, 3:9, 4:30]).all()
+    assert (level.ndim, level.size) == (3, 3 * 37 * 50)
+    with pytest.raises(IndexError, match="not a box"):
+        level[1, 0:2, 0:2] = np.zeros((2, 2), np.uint8)
+
+
+def test_the_more_planes_the_fewer_chunks_are_kept() -> None:
+    class Array:
+        dtype = np.dtype("uint8")
+        ndim = 3
+
+        def __init__(self, planes: int) -> None:
+            self.shape, self.chunks = (planes, 9999, 9999), (1, 512, 512)
+
+    kept = [CoarseLevel(Array(planes))._kept for planes in (1, 5, 100)]  # type: ignore[arg-type]
+    assert kept == [32, 6, 2]

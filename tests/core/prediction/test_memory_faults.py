@@ -47,7 +47,9 @@ def running_out(function: Callable[..., Any], period: int) -> Callable[..., Any]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.4])
-@pytest.mark.parametrize("where", ["_canvas", "_weighed", "_best", "compute_context"])
+@pytest.mark.parametrize(
+    "where", ["_canvas", "_weighed", "_blended", "compute_context"]
+)
 def test_wherever_it_runs_out_no_answer_is_counted_twice(
     slide: Build,
     tiny_model: Build,
@@ -58,9 +60,7 @@ def test_wherever_it_runs_out_no_answer_is_counted_twice(
     pyramid, model = slide((200, 170)), load_model(tiny_model())
     expected = collect(predict(pyramid, model, cpu(overlap=overlap)))
     owner: Any = canvases.Canvases
-    if where == "_best":
-        owner = canvases
-    elif where == "compute_context":
+    if where == "compute_context":
         owner = engine
     # A crop touches a few tiles and contexts, and is tried once more by itself.
     period = 13 if where == "_canvas" else 5

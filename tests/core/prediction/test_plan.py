@@ -17,7 +17,7 @@ from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
 from napari_muvit.core.errors import ConfigError
 from napari_muvit.core.geometry import Box
 from napari_muvit.core.prediction import PredictionPlan, plan_prediction
-from napari_muvit.core.prediction.plan import Crop
+from napari_muvit.core.prediction.tiles import Crop
 
 
 def make_config(**changes: Any) -> ModelConfig:

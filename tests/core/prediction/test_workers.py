@@ -29,7 +29,7 @@ from napari_muvit.core.model.checkpoint import save_model
 from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.prediction import PredictionRun, crew, predict, writer
 from napari_muvit.core.prediction.blocks import BlockSchedule, block_edge
-from napari_muvit.core.prediction.identity import hash_model
+from napari_muvit.core.prediction.identity import hash_models
 from napari_muvit.core.prediction.shards import ShardWriter
 from napari_muvit.core.prediction.worker import BlockJob, run_block
 
@@ -79,7 +79,7 @@ def check(run: PredictionRun, out: Path, whole: dict[str, bytes]) -> None:
     indices = [tile.index for tile in run]
     assert len(indices) == len(set(indices))
     assert chunks_of(out) == whole
-    assert predict(run._pyramid, run._workers.model, cpu(), out).finished_before
+    assert predict(run._pyramid, run._workers.models, cpu(), out).finished_before
 
 
 def test_blocks_are_squares_of_the_tiles_that_are_left(
@@ -345,8 +345,8 @@ def test_a_worker_leaves_when_its_run_has_lost_the_output(
     out = tmp_path / "out.zarr"
     run = predict(pyramid, model, cpu(), out)
     job = BlockJob(
-        run._pyramid, str(model), hash_model(run._model, run._model_config),
-        run.normalisation, cpu(), str(out), run._writer.lock_text, (0, 1),
+        run._pyramid, (str(model),), hash_models(run._models), run.normalisation,
+        cpu(), str(out), run._writer.lock_text, (0, 1),
     )  # fmt: skip
     assert run_block(job).tiles
     # What a task of a lost cluster finds, whose run was followed by another one.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import AnnotationError, ConfigError
+from napari_muvit.core.model.live_bytes import LiveBytes
 from napari_muvit.core.model.mae import MuViTMAE
 from napari_muvit.core.model.segmenter import MuViTSegmenter
 from napari_muvit.core.presets import preset
@@ -28,7 +29,6 @@ from napari_muvit.core.training.memory import (
     smallest_pass,
 )
 from napari_muvit.core.training.memory_meter import (
-    LiveBytes,
     meta_model,
     step_bytes,
     step_loss,

@@ -146,7 +146,9 @@ def is_geojson(source: Any) -> bool:
     return isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES
 
 
-def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
+def read_geojson(
+    path: str | Path, plane: tuple[int, int] = (0, 0), *, unnamed: bool = False
+) -> GeoJson:
     """Read the areas of a file.
 
     Parameters
@@ -156,6 +158,8 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
     plane
         (z, t) of the areas to take. An area that names none lies on the first one, as
         QuPath means it, where others of the file name theirs; else it counts on any.
+    unnamed
+        Keep areas without a class, too, whose name is then empty: for who wants places.
 
     Raises
     ------
@@ -177,7 +181,7 @@ def read_geojson(path: str | Path, plane: tuple[int, int] = (0, 0)) -> GeoJson:
             left_out["without a geometry"] += 1
             continue
         name, color = _classification(properties)
-        if not name:
+        if not name and not unnamed:
             left_out["without a class"] += 1
             continue
         if (_plane(geometry) or unsaid) != plane:

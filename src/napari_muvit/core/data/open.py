@@ -156,13 +156,32 @@ def _as_it_is(pyramid: Pyramid, choice: Choice) -> Pyramid:
     return pyramid
 
 
-def _open_path(source: str | Path, choice: Choice) -> Pyramid:
+def name_of(source: str | Path, image: str | None = None) -> str:
+    """Return the name that `open_pyramid` gives to an image.
+
+    Parameters
+    ----------
+    source
+        A path or a web address; nothing is opened.
+    image
+        Which image of a file with several.
+
+    Raises
+    ------
+    PyramidError
+        If there is nothing at the path.
+    """
+    if not is_remote(source):
+        _found(source)
     name = stem(source)
-    if choice.image is not None:
-        # So that two images of one file are predicted into two outputs.
-        name = f"{name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', choice.image).strip('_')}"
-    if is_remote(source):
-        return _open_url(str(source), name, choice)
+    if image is None:
+        return name
+    # So that two images of one file are predicted into two outputs.
+    return f"{name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', image).strip('_')}"
+
+
+def _found(source: str | Path) -> Path:
+    """Return the path of something that is there."""
     path = local_path(source)
     try:
         is_there = path.exists()
@@ -172,6 +191,14 @@ def _open_path(source: str | Path, choice: Choice) -> Pyramid:
         ) from error
     if not is_there:
         raise ImageNotFoundError(f"There is no image at {path}.")
+    return path
+
+
+def _open_path(source: str | Path, choice: Choice) -> Pyramid:
+    name = name_of(source, choice.image)
+    if is_remote(source):
+        return _open_url(str(source), name, choice)
+    path = _found(source)
     if is_zip(path):
         return open_ome_zarr(path, name, choice)
     if path.is_file():
@@ -184,7 +211,7 @@ def _open_path(source: str | Path, choice: Choice) -> Pyramid:
     dicom = sorted(path.glob("*.dcm"))
     if dicom:
         # The instances of a DICOM slide lie in a folder; each one leads to all.
-        return open_slide(dicom[0], path.name, choice)
+        return open_slide(dicom[0], name, choice)
     raise PyramidError(
         f"{path} is a folder, but no OME-Zarr: it holds neither zarr.json nor .zattrs."
     )

@@ -89,7 +89,7 @@ class EdgeTable:
         low, high = np.where(swap, other, points), np.where(swap, points, other)
         blocks = -(-sizes // BLOCK)
         ring = np.repeat(np.arange(len(rings)), blocks)
-        first = starts[ring] + BLOCK * _ranges(np.zeros_like(blocks), blocks)
+        first = starts[ring] + BLOCK * ranges(np.zeros_like(blocks), blocks)
         count = np.minimum(BLOCK, (starts + sizes)[ring] - first)
         rows = np.stack(
             [np.minimum.reduceat(low[0], first), np.maximum.reduceat(high[0], first)]
@@ -141,7 +141,7 @@ class EdgeTable:
         rows = _rows(self.rows, top, step, height)
         met = (rows[0] < rows[1]) & (self.columns[0] < right) & (self.columns[1] > left)
         block = np.flatnonzero(met)
-        edge = _ranges(self.first[block], self.count[block])
+        edge = ranges(self.first[block], self.count[block])
         ring = np.repeat(self.ring[block], self.count[block])
         first = _rows(self.low[0, edge], top, step, height)
         last = _rows(self.high[0, edge], top, step, height)
@@ -153,7 +153,7 @@ class EdgeTable:
             begin = first.clip(start, stop)
             counts = last.clip(start, stop) - begin
             number = np.repeat(np.arange(len(edge)), counts)
-            row = _ranges(begin, counts)
+            row = ranges(begin, counts)
             share = (row + 0.5 - y0[number]) / (y1 - y0)[number]
             crossing = x0[number] + share * (x1 - x0)[number]
             # The first pixel whose centre lies right of the crossing flips.
@@ -178,8 +178,8 @@ class EdgeTable:
         return _split(ends[:-1][inside], ends[1:][inside], shape)
 
 
-def _ranges(first: Ints, count: Ints) -> Ints:
-    """``first``, ``first + 1``, ...: ``count`` numbers each, one after the other."""
+def ranges(first: Ints, count: Ints) -> Ints:
+    """Return ``first``, ``first + 1``, ...: ``count`` numbers of each."""
     before = np.cumsum(count) - count
     found: Ints = np.repeat(first - before, count)
     found += np.arange(len(found))
@@ -235,7 +235,7 @@ def _paint(out: NDArray[np.uint8], runs: Runs, labels: NDArray[np.uint8]) -> Non
     cuts = [0, *(np.flatnonzero(np.diff(runs.owner)) + 1).tolist(), len(count)]
     small = int(count.sum()) < LARGE_ITEM * (len(cuts) - 1)
     if small and out.flags.c_contiguous:
-        pixels = _ranges(runs.row * out.shape[1] + runs.first, count)
+        pixels = ranges(runs.row * out.shape[1] + runs.first, count)
         # Of a pixel that is named twice the last value stays.
         out.reshape(-1)[pixels] = np.repeat(labels[runs.owner], count)
         return

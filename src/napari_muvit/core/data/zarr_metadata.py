@@ -78,6 +78,28 @@ def channel_metadata(names: Sequence[str], rgb: bool) -> dict[str, Any]:
     return {"omero": {"channels": channels if rgb else [_plain(c) for c in channels]}}
 
 
+def score_metadata(
+    class_names: Sequence[str], class_colors: Sequence[str]
+) -> dict[str, Any]:
+    """Return the ``omero`` part of OME metadata of an image of scores, 0 to 255.
+
+    Parameters
+    ----------
+    class_names, class_colors
+        Of the channels; colours as ``#rrggbb``.
+    """
+    colors = ["{:02X}{:02X}{:02X}".format(*_rgb(color)) for color in class_colors]
+    if colors == ["FF0000", "00FF00", "0000FF"]:
+        # Three such channels are taken for a photograph.
+        colors[0] = "FE0000"
+    window = {"start": 0, "min": 0, "end": 255, "max": 255}
+    channels = [
+        {"label": name, "color": color, "active": True, "window": window}
+        for name, color in zip(class_names, colors, strict=True)
+    ]
+    return {"omero": {"channels": channels}}
+
+
 def _plain(channel: dict[str, Any]) -> dict[str, Any]:
     """Without a display range that nobody measured (the reader finds its own)."""
     return {**channel, "window": {"start": 0, "min": 0, "end": 65535, "max": 65535}}
@@ -138,6 +160,7 @@ def create_arrays(
     axes: str,
     chunk: int,
     channels: int = 1,
+    channel_chunk: int | None = None,
     pixel_size: Sequence[float] | None = None,
     translation: Sequence[float] | None = None,
     unit: str | None = "micrometer",
@@ -162,6 +185,8 @@ def create_arrays(
         Edge of a chunk.
     channels
         Length of the c axis.
+    channel_chunk
+        Channels in a chunk; None: all.
     pixel_size, translation, unit
         Physical edge and centre of the finest pixel 0; None: unknown.
     name
@@ -184,6 +209,7 @@ def create_arrays(
         raise OutputError(f"{path} exists already; remove it or choose another name.")
     multiscale = _multiscale(axes, len(shapes), pixel_size, translation, unit, name)
     lead = (channels,) if axes.startswith("c") else ()
+    lead_chunk = lead if channel_chunk is None else (channel_chunk,) * len(lead)
     try:
         group = zarr.create_group(
             path,
@@ -197,7 +223,7 @@ def create_arrays(
             group.create_array(
                 str(k),
                 shape=(*lead, *shape),
-                chunks=(*lead, *(min(chunk, max(n, 1)) for n in shape)),
+                chunks=(*lead_chunk, *(min(chunk, max(n, 1)) for n in shape)),
                 shards=None if shard is None else (*lead, *_shard(shape, chunk, shard)),
                 dtype=np.dtype(dtype),
                 fill_value=0,

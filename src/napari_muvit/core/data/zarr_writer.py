@@ -33,6 +33,7 @@ from .zarr_metadata import (
     create_arrays,
     label_metadata,
     level_shapes,
+    score_metadata,
 )
 
 if TYPE_CHECKING:
@@ -45,15 +46,15 @@ BLOCK_EDGE = 1024
 
 
 def halve_mean(block: Pixels) -> Pixels:
-    """Average (C, h, w) in twos; the last row or column of an odd edge stands alone.
+    """Average (..., h, w) in twos; the last row or column of an odd edge stands alone.
 
     Returns
     -------
     ndarray
-        (C, ceil(h / 2), ceil(w / 2)) of the same type, integers rounded.
+        (..., ceil(h / 2), ceil(w / 2)) of the same type, integers rounded.
     """
     even = _padded_to_even(block)
-    quarters = [even[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    quarters = [even[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
     if block.dtype.kind == "f":
         return np.asarray(sum(q * 0.25 for q in quarters), dtype=block.dtype)
     # float64 holds the sum of four of any integer type but huge 64-bit ones.
@@ -75,10 +76,20 @@ def halve_labels(block: Pixels) -> Pixels:
         (..., ceil(h / 2), ceil(w / 2)) of the same type.
     """
     even = _padded_to_even(block)
-    quarters = np.stack([even[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])
-    a, b, c, d = np.sort(quarters, axis=0)
+    # Copies without gaps: all that follows is several times as fast on them.
+    quarters = [even[..., i::2, j::2].copy() for i in (0, 1) for j in (0, 1)]
+    a, b, c, d = _sorted_four(*quarters)
     low_pair = (a == b) & (c != d)
     return np.asarray(np.where(b == c, b, np.where(low_pair, a, d)))
+
+
+def _sorted_four(a: Pixels, b: Pixels, c: Pixels, d: Pixels) -> tuple[Pixels, ...]:
+    """Sort four values at each place: ten times as fast as ``np.sort``."""
+    a, b = np.minimum(a, b), np.maximum(a, b)
+    c, d = np.minimum(c, d), np.maximum(c, d)
+    a, c = np.minimum(a, c), np.maximum(a, c)
+    b, d = np.minimum(b, d), np.maximum(b, d)
+    return a, np.minimum(b, c), np.maximum(b, c), d
 
 
 def _padded_to_even(block: Pixels) -> Pixels:
@@ -121,15 +132,61 @@ def create_label_pyramid(
     OutputError
         If something is there already, or the folder cannot be written.
     """
+    ome = label_metadata(class_names, class_colors)
+    return _create_over(path, image, chunk, ome)
+
+
+def create_score_pyramid(
+    path: str | Path,
+    image: Pyramid,
+    class_names: Sequence[str] = (),
+    class_colors: Sequence[str] = (),
+    chunk: int = 512,
+) -> list[zarr.Array[Any]]:
+    """Create an empty pyramid of scores, with the levels of a label pyramid.
+
+    Parameters
+    ----------
+    path, image, chunk
+        As for `create_label_pyramid`.
+    class_names, class_colors
+        One channel each, (c, y, x), a chunk a channel; without any, a plane (y, x).
+
+    Returns
+    -------
+    list of zarr.Array
+        The levels, finest first, uint8, open for writing.
+
+    Raises
+    ------
+    OutputError
+        If something is there already, or the folder cannot be written.
+    """
+    if not class_names:
+        return _create_over(path, image, chunk, {})
+    ome = score_metadata(class_names, class_colors)
+    return _create_over(path, image, chunk, ome, channels=len(class_names))
+
+
+def _create_over(
+    path: str | Path,
+    image: Pyramid,
+    chunk: int,
+    ome: Mapping[str, Any],
+    channels: int | None = None,
+) -> list[zarr.Array[Any]]:
+    """Create a uint8 pyramid on an image's own grid; None channels: a plane."""
     most = int(math.log2(chunk)) + 1
     grid = overlay_grid(image)
-    ome = label_metadata(class_names, class_colors)
     return create_arrays(
         path,
         level_shapes(image.shape, 512, most),
         dtype=np.uint8,
-        axes="yx",
+        axes="yx" if channels is None else "cyx",
         chunk=chunk,
+        channels=channels or 1,
+        # A viewer shows one at a time.
+        channel_chunk=1,
         pixel_size=grid.scale,
         translation=grid.translation,
         unit=grid.unit,

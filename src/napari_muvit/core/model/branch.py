@@ -64,7 +64,7 @@ class LevelBranches(nn.Module):
         )
 
     def forward(
-        self, bboxes: Tensor, maps: Sequence[Tensor]
+        self, bboxes: Tensor, maps: Sequence[Tensor], first: int = 0
     ) -> list[tuple[Tensor, list[Tensor]]]:
         """Fuse all levels, coarse to fine.
 
@@ -74,6 +74,8 @@ class LevelBranches(nn.Module):
             (B, L, 2, N) world boxes.
         maps
             (B, L, D, *grid) for each of the layers.
+        first
+            The finest of the levels that are given; coarser ones all are.
 
         Returns
         -------
@@ -84,8 +86,8 @@ class LevelBranches(nn.Module):
         """
         found: list[tuple[Tensor, list[Tensor]]] = []
         grid = maps[0].shape[3:]
-        for level in reversed(range(len(self.branches))):
-            fused, projected = self.branches[level]([m[:, level] for m in maps])
+        for level in reversed(range(len(self.branches) - first)):
+            fused, projected = self.branches[first + level]([m[:, level] for m in maps])
             if found:
                 coarser, place = found[0][0], bboxes[:, level]
                 fused = fused + sample_at(coarser, bboxes[:, level + 1], place, grid)

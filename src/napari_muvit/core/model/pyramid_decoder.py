@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .layers import ConvBlock, check_ndim, conv, stage_factors, upsample
-from .world import sample_at
+from .world import PlacedMaps, sample_at
 
 Context = Callable[[Sequence[int]], Tensor]
 """(B, W, *shape) of the next coarser level at this level's place, at a given shape."""
-
 
 TOKEN_GAIN = 0.1
 """First weights of the tokens' projection against those of any other convolution."""
@@ -84,7 +84,7 @@ class LevelDecoder(nn.Module):
         self.head = conv(ndim, widths[0], config.num_classes) if has_head else None
 
     def forward(
-        self, pixels: Tensor, tokens: Tensor, context: Context | None
+        self, pixels: Tensor, tokens: Tensor, context: Context | PlacedMaps | None
     ) -> tuple[Tensor, Tensor | None]:
         """Decode one level.
 
@@ -95,7 +95,8 @@ class LevelDecoder(nn.Module):
         tokens
             (B, D, *grid).
         context
-            Features of the next coarser level at this level's place, or None.
+            Features of the next coarser level at this level's place, what `projected`
+            made of them, or None.
 
         Returns
         -------
@@ -115,11 +116,17 @@ class LevelDecoder(nn.Module):
         current = self.last(current)
         return current, None if self.head is None else self.head(current)
 
+    def projected(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(B, W, *spatial) of the next coarser level to what each stage adds of it."""
+        return tuple(project(features) for project in self.context.values())
+
     def _with_context(
-        self, features: Tensor, stage: int, context: Context | None
+        self, features: Tensor, stage: int, context: Context | PlacedMaps | None
     ) -> Tensor:
         if context is None or str(stage) not in self.context:
             return features
+        if isinstance(context, PlacedMaps):
+            return context.add_to(features, list(self.context).index(str(stage)))
         seen: Tensor = self.context[str(stage)](context(features.shape[2:]))
         return features + seen
 
@@ -173,17 +180,50 @@ class PyramidDecoder(nn.Module):
         tuple of Tensor
             Logits (B, K, *spatial), finest level first; coarser ones with level heads.
         """
+        features, logits = self._coarser(x[:, 1:], bboxes[:, 1:], maps[0][:, 1:])
+        context: Context | None = None
+        if features is not None:
+            context = context_of(features, bboxes[:, 1], bboxes[:, 0])
+        _, scores = self.levels[0](x[:, 0], maps[0][:, 0], context)
+        return (scores, *logits)
+
+    def coarse(
+        self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor], first: int = 1
+    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Decode the levels from ``first`` on, as in `forward`; they alone are given.
+
+        Returns
+        -------
+        maps, logits
+            (B, W, *spatial) of the next coarser level for `finest`, and the logits of
+            those levels that have heads. No maps where the next coarser level is not
+            given.
+        """
+        features, logits = self._coarser(x, bboxes, maps[0], first)
+        if features is None or first > 1:
+            return (), logits
+        return cast("LevelDecoder", self.levels[0]).projected(features), logits
+
+    def finest(self, x: Tensor, maps: Sequence[Tensor], coarser: PlacedMaps) -> Tensor:
+        """Decode the finest level, (B, C, *spatial) and (B, D, *grid) to its logits."""
+        return self.levels[0](x, maps[0], coarser)[1]  # type: ignore[no-any-return]
+
+    def _coarser(
+        self, x: Tensor, bboxes: Tensor, maps: Tensor, first: int = 1
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Features for the finest level, if it takes any, and coarser logits."""
         logits: list[Tensor] = []
         context: Context | None = None
-        for level in reversed(range(len(self.levels))):
-            features, scores = self.levels[level](
-                x[:, level], maps[0][:, level], context
+        features: Tensor | None = None
+        for level in reversed(range(len(self.levels) - first)):
+            features, scores = self.levels[first + level](
+                x[:, level], maps[:, level], context
             )
             if scores is not None:
                 logits.insert(0, scores)
             if self.context_skip and level:
                 context = context_of(features, bboxes[:, level], bboxes[:, level - 1])
-        return tuple(logits)
+        return (features if self.context_skip else None), logits
 
 
 def context_of(features: Tensor, source: Tensor, target: Tensor) -> Context:

@@ -1,14 +1,15 @@
 """The coarse levels of a nested crop, computed once for all fine crops inside it.
 
 Reference: ours, not the paper's (MuViT, arXiv 2602.24222, lets all levels see each
-other). With ``coarse_to_fine`` attention a coarse level's tokens, and with the pyramid
-decoder its features, do not depend on the fine crop. So they are kept: each layer's
-keys and values, and the features of the next coarser level. A fine crop then costs what
-a model of the fine level alone costs, and a look at the kept tokens.
+other). With ``coarse_to_fine`` and ``within_level`` attention a coarse level's tokens,
+and with the pyramid and the UNETR decoder its features, do not depend on the fine crop.
+So they are kept: each layer's keys and values, if fine tokens see them, and what the
+next coarser level hands to the decoder of the finest. A fine crop then costs what a
+model of the fine level alone costs, and a look at the kept tokens.
 
 Shapes: B batch, L levels, M = L - 1 coarser levels, C channels, N spatial axes,
 S tokens of the coarser levels, T tokens of the fine level, H heads, E head width,
-W decoder width, K classes.
+D token width, W decoder width, K classes.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .mask2former import Mask2FormerDecoder
 from .patches import grid_of, patchify
-from .pyramid_decoder import Context, LevelDecoder, PyramidDecoder, context_of
 from .reach import reach_of_levels
 from .rope import patch_positions, relative_to_origin
+from .world import PlacedMaps
 
 if TYPE_CHECKING:
     from .encoder import MuViTEncoder
+    from .pyramid_decoder import PyramidDecoder
     from .segmenter import MuViTSegmenter
     from .transformer import Block
+    from .unetr import UNETRDecoder
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,19 +45,18 @@ class SharedContext:
     boxes: Tensor
     """(B, M, 2, N) boxes of the coarser levels from there, float32."""
     keys: tuple[Tensor, ...]
-    """(B, S, H, E) of each layer, rotated."""
+    """(B, S, H, E) of each layer, rotated; none where fine tokens see no others."""
     values: tuple[Tensor, ...]
-    """(B, S, H, E) of each layer."""
-    features: Tensor | None
-    """(B, W, *spatial) of the next coarser level; None without the context skip."""
+    """(B, S, H, E) of each layer, or none."""
+    handed: tuple[Tensor, ...]
+    """(B, W, *grid) that the decoder of the next coarser level hands to the finest."""
     logits: tuple[Tensor, ...]
     """(B, K, *spatial) of the coarser levels that have heads, finest of them first."""
 
     @property
     def nbytes(self) -> int:
         """Bytes that it holds."""
-        parts = [self.boxes, *self.keys, *self.values, *self.logits]
-        parts += [] if self.features is None else [self.features]
+        parts = [self.boxes, *self.keys, *self.values, *self.handed, *self.logits]
         return sum(part.nbytes for part in parts)
 
 
@@ -65,7 +68,8 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     model
         Its configuration ``shares_context``; in evaluation mode.
     x
-        (B, M, C, *spatial) normalised pixels of the coarser levels, finest first.
+        (B, M, C, *spatial) normalised pixels of the coarser levels, finest first; or
+        of the coarsest ones of them alone, which depend on no other.
     bboxes
         (B, M, 2, N) their world boxes.
 
@@ -78,21 +82,26 @@ def compute_context(model: MuViTSegmenter, x: Tensor, bboxes: Tensor) -> SharedC
     encoder, config = model.encoder, model.config
     grid = grid_of(x, config.patch)
     local = relative_to_origin(bboxes, "coarse_to_fine")
-    tokens = _embedded(encoder, x, first=1)
+    first = len(config.scale_factors) - x.shape[1]
+    tokens = _embedded(encoder, x, first)
     positions = patch_positions(local, grid, config.rotary_position).flatten(1, 2)
     count = tokens.shape[1] // x.shape[1]
-    reach = reach_of_levels("coarse_to_fine", [count] * x.shape[1])
-    keys, values = [], []
-    for block, rotation in zip(_blocks(encoder), encoder.ropes(positions), strict=True):
+    reach = reach_of_levels(config.attention, [count] * x.shape[1])
+    keys, values, maps = [], [], []
+    for layer, (block, rotation) in enumerate(
+        zip(_blocks(encoder), encoder.ropes(positions), strict=True)
+    ):
         query, key, value = block.attention.project(block.norm1(tokens), rotation)
-        keys.append(key)
-        values.append(value)
+        if config.attention == "coarse_to_fine":
+            keys.append(key)
+            values.append(value)
         tokens = block.finish(tokens, block.attention.mix(query, key, value, reach))
-    maps = tokens.unflatten(1, (x.shape[1], count)).transpose(2, 3)
-    maps = maps.unflatten(3, grid)
-    features, logits = _decode_coarse(decoder, x, local, maps)
+        if layer in decoder.layers:
+            levels = tokens.unflatten(1, (x.shape[1], count)).transpose(2, 3)
+            maps.append(levels.unflatten(3, grid))
+    handed, logits = decoder.coarse(x, local, maps, first)
     return SharedContext(
-        bboxes[:, -1, 0], local, tuple(keys), tuple(values), features, tuple(logits)
+        bboxes[:, -1, 0], local, tuple(keys), tuple(values), handed, tuple(logits)
     )
 
 
@@ -126,40 +135,22 @@ def segment_within(
     tokens = _embedded(encoder, x[:, None], first=0)
     positions = patch_positions(local[:, None], grid, config.rotary_position)
     rotations = encoder.ropes(positions.flatten(1, 2))
-    for index, (block, rotation) in enumerate(
+    maps = []
+    for layer, (block, rotation) in enumerate(
         zip(_blocks(encoder), rotations, strict=True)
     ):
         query, key, value = block.attention.project(block.norm1(tokens), rotation)
-        key = torch.cat((key, torch.cat([c.keys[index] for c in contexts])), dim=1)
-        value = torch.cat(
-            (value, torch.cat([c.values[index] for c in contexts])), dim=1
-        )
+        if config.attention == "coarse_to_fine":
+            key = torch.cat((key, torch.cat([c.keys[layer] for c in contexts])), dim=1)
+            value = torch.cat(
+                (value, torch.cat([c.values[layer] for c in contexts])), dim=1
+            )
         tokens = block.finish(tokens, block.attention.mix(query, key, value, None))
-    context: Context | None = None
-    if decoder.context_skip:
-        features = torch.cat([c.features for c in contexts if c.features is not None])
-        source = torch.cat([c.boxes[:, 0] for c in contexts])
-        context = context_of(features, source, local)
-    maps = tokens.transpose(1, 2).unflatten(2, grid)
-    return cast("Tensor", _levels(decoder)[0](x, maps, context)[1])
-
-
-def _decode_coarse(
-    decoder: PyramidDecoder, x: Tensor, local: Tensor, maps: Tensor
-) -> tuple[Tensor | None, list[Tensor]]:
-    """Features for the finest level, and the coarser levels' logits."""
-    logits: list[Tensor] = []
-    context: Context | None = None
-    features: Tensor | None = None
-    for level in reversed(range(1, len(decoder.levels))):
-        features, scores = _levels(decoder)[level](
-            x[:, level - 1], maps[:, level - 1], context
-        )
-        if scores is not None:
-            logits.insert(0, scores)
-        if decoder.context_skip and level > 1:
-            context = context_of(features, local[:, level - 1], local[:, level - 2])
-    return (features if decoder.context_skip else None), logits
+        if layer in decoder.layers:
+            maps.append(tokens.transpose(1, 2).unflatten(2, grid))
+    source = torch.cat([c.boxes[:, 0] for c in contexts])
+    placed = PlacedMaps([c.handed for c in contexts], source, local)
+    return decoder.finest(x, maps, placed)
 
 
 def _embedded(encoder: MuViTEncoder, x: Tensor, first: int) -> Tensor:
@@ -179,16 +170,13 @@ def _blocks(encoder: MuViTEncoder) -> Iterator[Block]:
     return (cast("Block", block) for block in encoder.blocks)
 
 
-def _levels(decoder: PyramidDecoder) -> list[LevelDecoder]:
-    return [cast("LevelDecoder", level) for level in decoder.levels]
-
-
-def _decoder(model: MuViTSegmenter) -> PyramidDecoder:
-    if not model.config.shares_context or not isinstance(model.decoder, PyramidDecoder):
+def _decoder(model: MuViTSegmenter) -> PyramidDecoder | UNETRDecoder:
+    decoder, config = model.decoder, model.config
+    if not config.shares_context or isinstance(decoder, Mask2FormerDecoder):
         raise ConfigError(
-            "Context can be shared by models with coarse_to_fine attention, the "
-            f"pyramid decoder and true boxes; this one has {model.config.attention}, "
-            f"{model.config.decoder} and {model.config.boxes} boxes.",
+            "Context can be shared by models with coarse_to_fine or within_level "
+            "attention, the pyramid or UNETR decoder and true boxes; this one has "
+            f"{config.attention}, {config.decoder} and {config.boxes} boxes.",
             "attention",
         )
-    return model.decoder
+    return decoder

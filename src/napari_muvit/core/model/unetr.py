@@ -16,13 +16,14 @@ K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .branch import LevelBranches, skip_layers
 from .layers import ConvBlock, check_ndim, conv, cumulative, stage_factors, upsample
-from .world import sample_at
+from .world import PlacedMaps, sample_at
 
 
 class UNETRStages(nn.Module):
@@ -43,7 +44,7 @@ class UNETRStages(nn.Module):
         pixels: Tensor,
         fused: Tensor,
         projected: Sequence[Tensor],
-        context: Tensor | None,
+        context: Tensor | PlacedMaps | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Decode one level.
 
@@ -58,7 +59,8 @@ class UNETRStages(nn.Module):
             already; the others join stage by stage, deep ones first, as far as there
             are stages before the last, which the pixels join.
         context
-            (B, F, *spatial) of the next coarser level at this one's place, or None.
+            (B, F, *spatial) of the next coarser level at this one's place, that in the
+            last of placed maps, behind the projection already, or None.
 
         Returns
         -------
@@ -72,7 +74,9 @@ class UNETRStages(nn.Module):
             if earlier and index < len(self.stages) - 1:
                 current = current + upsample(earlier.pop(), enlarged)
         current = current + self.image_skip(pixels)
-        if self.context is not None and context is not None:
+        if isinstance(context, PlacedMaps):
+            current = context.add_to(current, -1)
+        elif self.context is not None and context is not None:
             current = current + self.context(context)
         return current, None if self.head is None else self.head(current)
 
@@ -128,16 +132,61 @@ class UNETRDecoder(nn.Module):
             Logits (B, K, *spatial), finest level first; coarser ones with level heads.
         """
         branches = self.branches(bboxes, maps)
+        features, logits = self._coarser(x[:, 1:], bboxes[:, 1:], branches[1:])
+        context: Tensor | None = None
+        if features is not None:
+            context = sample_at(features, bboxes[:, 1], bboxes[:, 0], x.shape[3:])
+        _, scores = self.levels[0](x[:, 0], *branches[0], context)
+        return (scores, *logits)
+
+    def coarse(
+        self, x: Tensor, bboxes: Tensor, maps: Sequence[Tensor], first: int = 1
+    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Decode the levels from ``first`` on, as in `forward`; they alone are given.
+
+        Returns
+        -------
+        maps, logits
+            Of the next coarser level for `finest`: (B, F, *grid) and, with the context
+            skip, (B, F, *spatial); and the logits of those levels that have heads. No
+            maps where the next coarser level is not given.
+        """
+        branches = self.branches(bboxes, maps, first)
+        features, logits = self._coarser(x, bboxes, branches, first)
+        if first > 1:
+            return (), logits
+        handed = (branches[0][0],)
+        if features is None:
+            return handed, logits
+        project = cast("nn.Module", cast("UNETRStages", self.levels[0]).context)
+        return (*handed, project(features)), logits
+
+    def finest(self, x: Tensor, maps: Sequence[Tensor], coarser: PlacedMaps) -> Tensor:
+        """Decode the finest level, (B, C, *spatial) and (B, D, *grid) to its logits."""
+        fused, projected = self.branches.branches[0](maps)
+        fused = coarser.add_to(fused, 0)
+        context = coarser if self.context_skip else None
+        logits: Tensor = self.levels[0](x, fused, projected, context)[1]
+        return logits
+
+    def _coarser(
+        self,
+        x: Tensor,
+        bboxes: Tensor,
+        branches: Sequence[tuple[Tensor, Sequence[Tensor]]],
+        first: int = 1,
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Features for the finest level, if it takes any, and coarser logits."""
         logits: list[Tensor] = []
         features: Tensor | None = None
-        for level in reversed(range(len(self.levels))):
+        for level in reversed(range(len(self.levels) - first)):
             context = None
             if features is not None and self.context_skip:
                 source, target = bboxes[:, level + 1], bboxes[:, level]
                 context = sample_at(features, source, target, x.shape[3:])
-            features, scores = self.levels[level](
+            features, scores = self.levels[first + level](
                 x[:, level], *branches[level], context
             )
             if scores is not None:
                 logits.insert(0, scores)
-        return tuple(logits)
+        return (features if self.context_skip else None), logits

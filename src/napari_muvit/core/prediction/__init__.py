@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .plan import Crop, PredictionPlan, Tile, plan_prediction
+from .plan import PredictionPlan, plan_prediction
+from .tiles import Crop, Tile
 
 if TYPE_CHECKING:
-    from .run import PredictedTile, PredictionRun, predict
+    from .entry import predict
+    from .predicted import PredictedTile
+    from .run import PredictionRun
 
 __all__ = [
     "Crop",
@@ -23,7 +26,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # A form that previews a plan must not wait for torch.
     if name in __all__:
-        from . import run
+        from . import entry, predicted, run
 
-        return getattr(run, name)
+        homes = {"predict": entry, "PredictedTile": predicted, "PredictionRun": run}
+        return getattr(homes[name], name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ Without overlap each pixel belongs to one crop, and its label is put in place. W
 a crop's logits are weighed (`grid`) and added up until the last crop of the tile has
 come. Sums are kept in fixed point, as whole numbers: they are the same in whatever
 order the crops come, on one worker or on many, before a restart or after it.
+Probabilities and confidence, where they are asked for, are made when the labels are.
 
 What is open beyond a budget of memory is put on disk and fetched again when it is
 needed. Open tiles are those along the edge of what is done, so few of them are touched
@@ -15,20 +16,22 @@ Shapes: B batch, K classes, H and W pixels of a crop, h and w pixels of a tile.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .plan import Tile
+from .filled import LABELS, FilledTile
+from .softmax import softmax_bytes
 from .spill import Spill, Stored
 
 if TYPE_CHECKING:
-    from .plan import Crop, Part, PredictionPlan
+    from .plan import PredictionPlan
+    from .tiles import Crop, Part, Tile
 
 UNIT = 2.0**20
 """Sums are counted in parts of a logit of this size."""
@@ -44,10 +47,9 @@ LEAST = 8
 class _Open:
     """A tile that is being filled."""
 
-    sums: Tensor
-    """(K, h, w) int32; without overlap (h, w) uint8 labels."""
-    missing: Tensor | None
-    """(h, w) bool: where an answer was not a number. Without overlap None."""
+    arrays: dict[str, Tensor]
+    """With overlap ``sums`` (K, h, w) int32, and ``missing`` (h, w) bool once an answer
+    was not a number; without it the outputs of the tile."""
     waiting: set[int]
     """Crops that have not come yet."""
 
@@ -56,33 +58,19 @@ class _Open:
 class _Away:
     """The same on disk."""
 
-    sums: Stored
-    missing: Stored | None
+    arrays: dict[str, Stored]
     waiting: set[int]
-
-
-@dataclass(frozen=True, slots=True)
-class FilledTile:
-    """A tile that all crops have answered."""
-
-    tile: Tile
-    labels: NDArray[np.uint8]
-    """``tile.world_shape``, 1..K; 0 where an answer was not a number."""
 
 
 class Canvases:
     """Collects what the model says about each tile.
-
-    An answer that comes again changes nothing: after the memory ran out in the middle
-    of a batch, the whole batch may be handed over once more.
 
     Parameters
     ----------
     plan
         Tiles and crops.
     wanted
-        One flag a tile of the slide's grid: whether it is to be filled. Cleared for
-        each tile that is filled or lost.
+        One flag a tile of the slide's grid: whether it is to be filled.
     num_classes
         K.
     device
@@ -91,6 +79,8 @@ class Canvases:
         Bytes of open tiles before some are put on disk.
     least
         Tiles that stay in memory all the same.
+    outputs
+        What is made beside labels.
     """
 
     def __init__(
@@ -101,6 +91,7 @@ class Canvases:
         device: torch.device,
         budget: int = BUDGET_BYTES,
         least: int = LEAST,
+        outputs: Collection[str] = (),
     ) -> None:
         self._plan = plan
         self._wanted = wanted
@@ -108,6 +99,7 @@ class Canvases:
         self._device = device
         self._budget = budget
         self._least = least
+        self._outputs = outputs
         self._blends = any(axis.margin for axis in plan.axes)
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._on_disk: dict[int, _Away] = {}
@@ -130,12 +122,7 @@ class Canvases:
             (B, K, H, W), float, on the device.
         """
         if not self._blends:
-            # On a CPU argmax over channels takes ten times as long as max, which also
-            # hands NaN on.
-            best, place = logits.max(dim=1)
-            labels = (place + 1).to(torch.uint8) * torch.isfinite(best)
-            for number, crop in enumerate(crops):
-                yield from self._put(crop, labels[number])
+            yield from self._add_alone(crops, logits)
             return
         logits = logits.float()
         # One look at all of them, so that usual answers cost no more.
@@ -149,24 +136,37 @@ class Canvases:
             wrong = None if bad is None else bad[number]
             yield from self._blend(crop, logits[number], wrong)
 
+    def _add_alone(self, crops: Sequence[Crop], logits: Tensor) -> Iterator[FilledTile]:
+        """Without overlap: what a crop says is the answer."""
+        # On a CPU argmax over channels takes ten times as long as max, which also
+        # hands NaN on.
+        best, place = logits.max(dim=1)
+        labels = (place + 1).to(torch.uint8) * torch.isfinite(best)
+        for number, crop in enumerate(crops):
+            answer = {LABELS: labels[number]}
+            if self._outputs:
+                seen = logits[number].float(), best[number].float()
+                answer |= softmax_bytes(*seen, 1.0, self._outputs)
+            yield from self._put(crop, answer)
+
     def skip(self, crop: Crop) -> list[Tile]:
         """Forget the tiles of a crop that cannot be read; return them."""
         lost = []
         for tile, _ in self._parts(crop):
             self._open.pop(tile.index, None)
             away = self._on_disk.pop(tile.index, None)
-            for stored in () if away is None else (away.sums, away.missing):
-                if stored is not None:
-                    self._spill.forget(stored)
+            for stored in () if away is None else away.arrays.values():
+                self._spill.forget(stored)
             self._wanted[tile.index] = False
             lost.append(tile)
         return lost
 
-    def _put(self, crop: Crop, labels: Tensor) -> Iterator[FilledTile]:
-        """Without overlap: (H, W) labels into their tiles."""
+    def _put(self, crop: Crop, answer: Mapping[str, Tensor]) -> Iterator[FilledTile]:
+        """Without overlap: (..., H, W) outputs into their tiles."""
         for tile, part in self._parts(crop):
             canvas = self._canvas(tile)
-            canvas.sums[part.tile] = labels[part.crop]
+            for name, pixels in answer.items():
+                canvas.arrays[name][..., *part.tile] = pixels[..., *part.crop]
             yield from self._counted(tile, canvas, crop)
 
     def _blend(
@@ -179,13 +179,13 @@ class Canvases:
             if crop.index not in canvas.waiting:
                 continue
             if bad is not None:
-                if canvas.missing is None:
-                    canvas.missing = torch.zeros(
+                if "missing" not in canvas.arrays:
+                    canvas.arrays["missing"] = torch.zeros(
                         tile.world_shape, dtype=torch.bool, device=self._device
                     )
-                canvas.missing[part.tile] |= bad[part.crop]
+                canvas.arrays["missing"][part.tile] |= bad[part.crop]
             # Last: nothing before it may have been done twice in vain.
-            canvas.sums[:, *part.tile] += fixed[:, *part.window]
+            canvas.arrays["sums"][:, *part.tile] += fixed[:, *part.window]
             yield from self._counted(tile, canvas, crop)
 
     def _weighed(self, crop: Crop, logits: Tensor) -> Tensor:
@@ -217,41 +217,59 @@ class Canvases:
         if canvas is None and tile.index in self._on_disk:
             canvas = self._fetched(tile.index)
         if canvas is None:
-            shape = tile.world_shape
-            sums = (
-                torch.zeros(self._classes, *shape, dtype=torch.int32)
-                if self._blends
-                else torch.zeros(shape, dtype=torch.uint8)
-            ).to(self._device)
             crops = self._plan.crops_of(tile)
-            canvas = _Open(sums, None, {int(index) for index in crops})
+            canvas = _Open(self._empty(tile), {int(index) for index in crops})
         # The last one is the one that was touched last.
         self._open[tile.index] = canvas
         self._make_room(tile.index)
         return canvas
 
+    def _empty(self, tile: Tile) -> dict[str, Tensor]:
+        """What a tile begins with."""
+        plane = tile.world_shape
+        planes = (self._classes, *plane)
+        if self._blends:
+            return {"sums": torch.zeros(planes, dtype=torch.int32, device=self._device)}
+        return {
+            name: torch.zeros(
+                planes if name == "probabilities" else plane,
+                dtype=torch.uint8,
+                device=self._device,
+            )
+            for name in (LABELS, *self._outputs)
+        }
+
     def _counted(self, tile: Tile, canvas: _Open, crop: Crop) -> Iterator[FilledTile]:
         canvas.waiting.discard(crop.index)
         if canvas.waiting:
             return
-        labels = canvas.sums
+        answer = canvas.arrays
         if self._blends:
             try:
-                labels = _best(canvas.sums, canvas.missing)
+                answer = self._blended(canvas.arrays)
             except torch.OutOfMemoryError:
-                missing = canvas.missing
-                labels = _best(
-                    canvas.sums.cpu(), None if missing is None else missing.cpu()
-                )
+                here = {name: array.cpu() for name, array in canvas.arrays.items()}
+                answer = self._blended(here)
         del self._open[tile.index]
         self._wanted[tile.index] = False
-        yield FilledTile(tile, labels.cpu().numpy())
+        yield FilledTile(tile, **{k: v.cpu().numpy() for k, v in answer.items()})
+
+    def _blended(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of a tile whose sums are complete."""
+        sums = arrays["sums"]
+        best, place = sums.max(dim=0)
+        answer = {LABELS: (place + 1).to(torch.uint8)}
+        if self._outputs:
+            # The difference of two sums stays within 31 bits, too.
+            answer |= softmax_bytes(sums, best, 1 / UNIT, self._outputs)
+        missing = arrays.get("missing")
+        if missing is not None:
+            answer = {name: pixels * ~missing for name, pixels in answer.items()}
+        return answer
 
     def _make_room(self, current: int) -> None:
         """Put on disk what was not touched for longest."""
-        if not self._blends:
-            return
-        each = next(iter(self._open.values())).sums.nbytes
+        each = sum(a.nbytes for a in next(iter(self._open.values())).arrays.values())
         while len(self._open) > self._least and len(self._open) * each > self._budget:
             index = next(iter(self._open))
             if index == current:
@@ -265,29 +283,26 @@ class Canvases:
 
     def _store(self, index: int) -> None:
         canvas = self._open[index]
-        sums, missing = canvas.sums, canvas.missing
-        self._on_disk[index] = _Away(
-            self._spill.store(sums.cpu().numpy()),
-            None if missing is None else self._spill.store(missing.cpu().numpy()),
-            canvas.waiting,
-        )
+        stored = {
+            k: self._spill.store(v.cpu().numpy()) for k, v in canvas.arrays.items()
+        }
+        self._on_disk[index] = _Away(stored, canvas.waiting)
         del self._open[index]
 
     def _fetched(self, index: int) -> _Open:
         away = self._on_disk[index]
         # Room first: if there is none, the tile is still on disk.
-        kind = torch.int32 if self._blends else torch.uint8
-        sums = torch.empty(away.sums.shape, dtype=kind, device=self._device)
-        missing = None
-        if away.missing is not None:
-            missing = torch.empty(sums.shape[1:], dtype=torch.bool, device=self._device)
-            missing.copy_(torch.from_numpy(self._spill.fetch(away.missing)))
-        sums.copy_(torch.from_numpy(self._spill.fetch(away.sums)))
+        found = {
+            name: torch.empty(
+                stored.shape, dtype=_torch_type(stored.dtype), device=self._device
+            )
+            for name, stored in away.arrays.items()
+        }
+        for name, stored in away.arrays.items():
+            found[name].copy_(torch.from_numpy(self._spill.fetch(stored)))
         del self._on_disk[index]
-        return _Open(sums, missing, away.waiting)
+        return _Open(found, away.waiting)
 
 
-def _best(sums: Tensor, missing: Tensor | None) -> Tensor:
-    """(h, w) uint8 labels of (K, h, w) sums; 0 where an answer was not a number."""
-    labels = (sums.max(dim=0).indices + 1).to(torch.uint8)
-    return labels if missing is None else labels * ~missing
+def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype

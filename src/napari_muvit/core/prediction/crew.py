@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
@@ -19,8 +20,10 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Protocol
 
-from ..errors import ConfigError, MuvitError
+from ..errors import ConfigError, MuvitError, OutputError, PyramidError
+from ..prediction_config import PredictionConfig
 from .worker import BlockJob, BlockResult, begin_worker, run_block
 
 AHEAD = 2
@@ -32,7 +35,11 @@ MAX_BREAKS = 3
 ANSWER_SECONDS = 10
 """For a scheduler to answer."""
 
+SLIDE_ERRORS = (PyramidError, OutputError, ConfigError)
+"""What is wrong with one slide, its output, or how the two go with the model."""
+
 StartFn = Callable[[], Executor]
+Outcome = BlockResult | MuvitError
 
 
 def _nothing() -> None:
@@ -80,6 +87,21 @@ def local_workers(count: int, device: str) -> Crew:
     return Crew(start, count)
 
 
+def find_crew(config: PredictionConfig) -> Crew | None:
+    """Return the processes that a configuration asks for; None: this one alone.
+
+    Raises
+    ------
+    ConfigError
+        If they cannot be had.
+    """
+    if config.scheduler is not None:
+        return cluster(config.scheduler)
+    if config.workers > 1:
+        return local_workers(config.workers, config.device)
+    return None
+
+
 def cluster(address: str) -> Crew:
     """Return the workers of a dask scheduler.
 
@@ -117,77 +139,137 @@ def cluster(address: str) -> Crew:
     return Crew(start, workers, client.close)
 
 
+class JobSource(Protocol):
+    """Where jobs come from."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there will be no more."""
+
+    def next(self) -> BlockJob | None:
+        """Return the next job when a process is about to be free; None: none now."""
+
+    def leave(self) -> None:
+        """Tell the processes to leave the blocks that they are at."""
+
+
 def spread(
-    crew: Crew,
-    jobs: Iterator[BlockJob],
-    check: Callable[[], None],
-    abort: Callable[[], None],
-) -> Iterator[BlockResult]:
-    """Do jobs in several processes; results come as they are ready.
+    crew: Crew, jobs: JobSource, check: Callable[[], None]
+) -> Generator[tuple[BlockJob, Outcome], None, None]:
+    """Do jobs in several processes; outcomes come as they are ready.
+
+    An image that cannot be read, or an output that cannot be written, is the outcome of
+    a job; the others go on.
 
     Parameters
     ----------
     crew
         The processes.
     jobs
-        Asked for the next one when a process is about to be free.
+        What they do. At an early end they are told to leave it.
     check
         Called often; raises to stop.
-    abort
-        Called before an early end: tells the processes to leave their blocks.
 
     Raises
     ------
     MuvitError
-        What a job raised, or when workers die again and again.
+        What else a job raised, or when workers die again and again.
     """
-    waiting: dict[Future[BlockResult], BlockJob] = {}
-    again: list[BlockJob] = []
+    going = _Round(crew, jobs)
     breaks = 0
-    executor = crew.start()
     try:
         while True:
-            while len(waiting) < AHEAD * crew.size:
-                job = again.pop() if again else next(jobs, None)
-                if job is None:
-                    break
-                waiting[executor.submit(run_block, job)] = job
-            if not waiting:
+            going.fill()
+            if not going.waiting and jobs.finished:
                 return
-            done, _ = wait(waiting, POLL_SECONDS, return_when=FIRST_COMPLETED)
+            outcomes = going.wait()
             check()
-            died = []
-            for future in done:
-                job = waiting.pop(future)
-                result = _result(future)
-                if result is None:
-                    died.append(job)
-                else:
-                    breaks = 0
-                    yield result
-            if died:
+            for job, outcome in outcomes:
+                breaks = 0
+                yield job, outcome
+            if going.died:
                 breaks += 1
                 _check_breaks(breaks)
-                again += [*died, *waiting.values()]
-                waiting.clear()
-                executor.shutdown(wait=False)
-                executor = crew.start()
+                going.restart()
     except BaseException:
-        abort()
+        jobs.leave()
         raise
     finally:
-        for future in waiting:
+        going.close()
+
+
+class _Round:
+    """Jobs that are with the processes, and those that have to go there again."""
+
+    def __init__(self, crew: Crew, jobs: JobSource) -> None:
+        self.waiting: dict[Future[BlockResult], BlockJob] = {}
+        self.died: list[BlockJob] = []
+        """Jobs whose process has died."""
+        self._again: list[BlockJob] = []
+        self._crew = crew
+        self._jobs = jobs
+        self._executor = crew.start()
+
+    def fill(self) -> None:
+        """Give each process a job, and one that waits."""
+        while len(self.waiting) < AHEAD * self._crew.size:
+            job = self._again.pop() if self._again else self._jobs.next()
+            if job is None:
+                return
+            self.waiting[_submitted(self._executor, job)] = job
+
+    def wait(self) -> Iterator[tuple[BlockJob, Outcome]]:
+        """Wait a moment; return what has come of jobs meanwhile."""
+        if not self.waiting:
+            # The next ones are not known yet.
+            time.sleep(POLL_SECONDS)
+        done, _ = wait(self.waiting, POLL_SECONDS, return_when=FIRST_COMPLETED)
+        return self._outcomes(done)
+
+    def _outcomes(
+        self, done: Iterable[Future[BlockResult]]
+    ) -> Iterator[tuple[BlockJob, Outcome]]:
+        for future in done:
+            job = self.waiting.pop(future)
+            outcome = _outcome(future)
+            if outcome is None:
+                self.died.append(job)
+            else:
+                yield job, outcome
+
+    def restart(self) -> None:
+        """Start the processes anew, with the jobs that they had."""
+        self._again += [*self.died, *self.waiting.values()]
+        self.died.clear()
+        self.waiting.clear()
+        self._executor.shutdown(wait=False)
+        self._executor = self._crew.start()
+
+    def close(self) -> None:
+        """End the processes that are ours."""
+        for future in self.waiting:
             future.cancel()
-        executor.shutdown(wait=True)
-        crew.close()
+        self._executor.shutdown(wait=True)
 
 
-def _result(future: Future[BlockResult]) -> BlockResult | None:
-    """What a job returned; None where its process died."""
+def _submitted(executor: Executor, job: BlockJob) -> Future[BlockResult]:
+    try:
+        return executor.submit(run_block, job)
+    except BrokenProcessPool as error:
+        # A worker has died since the last look.
+        broken: Future[BlockResult] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _outcome(future: Future[BlockResult]) -> Outcome | None:
+    """What a job came to; None where its process died."""
     try:
         return future.result()
     except BrokenProcessPool:
         return None
+    except SLIDE_ERRORS as error:
+        return error
     except MuvitError:
         raise
     except CancelledError as error:

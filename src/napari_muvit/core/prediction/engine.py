@@ -20,14 +20,17 @@ from ..data.pyramid import Pyramid
 from ..errors import ConfigError, PyramidError
 from ..geometry import NestedCrop
 from ..model.shared_context import SharedContext, compute_context, segment_within
-from .canvases import Canvases, FilledTile
+from .canvases import Canvases
 from .checks import PixelBox
-from .context_cache import ContextCache
+from .context_cache import LEAST, TOUCHED, ContextCache, ViewedContext
 from .execution import HeapTrimmer, StopCheck, prepared
-from .output import Output, Written
-from .plan import PredictionPlan, Tile
+from .filled import FilledTile
+from .output import Output
+from .plan import PredictionPlan
 from .reader import Batch, BatchReader, ContextError, Unreadable
 from .schedule import Schedule
+from .tiles import Tile
+from .views import View, levels_at, turn_back, turn_boxes, turn_pixels
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter
@@ -40,12 +43,14 @@ half of all crops, as a broken place of a coarse level lies in many."""
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Work:
-    """What goes through which model, and how."""
+    """What goes through which models, and how."""
 
     pyramid: Pyramid
     """The slide, viewed at the model's pixel size, with the coarse levels it needs."""
-    model: nn.Module
+    models: tuple[nn.Module, ...]
+    """Those whose logits are averaged."""
     model_config: ModelConfig
+    """What each of them reads."""
     normalisation: SlideNormalisation
     plan: PredictionPlan
     config: PredictionConfig
@@ -71,6 +76,8 @@ class Engine:
         Asked often.
     say
         Told what a user should know.
+    look
+        Shown each shared context when it is computed.
 
     Attributes
     ----------
@@ -88,6 +95,7 @@ class Engine:
         writer: TileWriter | None,
         stop: StopCheck,
         say: Callable[[str], None],
+        look: Callable[[int, SharedContext], None] | None = None,
     ) -> None:
         self.failed: list[PixelBox] = []
         self.first_error: PyramidError | None = None
@@ -97,18 +105,19 @@ class Engine:
         self._writer = writer
         self._stop = stop
         self._say = say
+        self._look = look
         self._pass_size = work.plan.batch_size
         self._unread = 0
         self._released = False
         self._contexts: ContextCache | None = None
 
-    def __iter__(self) -> Iterator[Written]:
+    def __iter__(self) -> Iterator[FilledTile]:
         """Do the work.
 
         Yields
         ------
-        tuple of Tile and ndarray
-            A tile and its labels in output pixels, written already.
+        FilledTile
+            A tile in output pixels, written already.
 
         Raises
         ------
@@ -122,26 +131,33 @@ class Engine:
         work = self._work
         with contextlib.ExitStack() as stack:
             stack.enter_context(
-                prepared(work.model, work.device, work.config, self._stop)
+                prepared(
+                    nn.ModuleList(work.models), work.device, work.config, self._stop
+                )
             )
             canvases = Canvases(
-                work.plan, self._wanted, work.model_config.num_classes, work.device
-            )
+                work.plan, self._wanted, work.model_config.num_classes, work.device,
+                outputs=work.config.outputs,
+            )  # fmt: skip
             stack.callback(canvases.close)
             output = Output(self._writer, self._stop.check)
             stack.callback(output.close)
             reader = BatchReader(
                 work.pyramid, work.model_config, work.normalisation, self._schedule,
-                work.plan.batch_size, work.plan.contexts,
+                work.plan.batch_size, work.plan.contexts, work.plan.num_places,
             )  # fmt: skip
             stack.callback(reader.close)
             if work.plan.contexts is not None:
-                self._contexts = ContextCache(partial(self._context, reader))
+                # Of several views a context holds as many times as much.
+                least = max(TOUCHED, LEAST // len(work.plan.views))
+                self._contexts = ContextCache(
+                    partial(self._context, reader), least=least
+                )
             yield from self._tiles(reader, canvases, output)
 
     def _tiles(
         self, reader: BatchReader, canvases: Canvases, output: Output
-    ) -> Iterator[Written]:
+    ) -> Iterator[FilledTile]:
         trim = HeapTrimmer()
         while (batch := self._next_batch(reader)) is not None:
             if isinstance(batch, Unreadable):
@@ -151,7 +167,10 @@ class Engine:
             for filled in self._passes(batch, canvases):
                 output.put(filled)
             trim()
-            yield from output.written()
+            for done in output.written():
+                yield done
+                # Whoever takes them may be slow, and more wait meanwhile.
+                self._stop.check()
         yield from output.finish()
 
     def _next_batch(self, reader: BatchReader) -> Batch | Unreadable | None:
@@ -206,33 +225,80 @@ class Engine:
         )
 
     def _forward(self, batch: Batch, part: slice) -> Tensor:
-        """(B, K, H, W) logits of a part of a batch."""
+        """(B, K, H, W) logits of a part of a batch: the mean of all views.
+
+        Views go through one after the other and are added up in their order, so the
+        sum is the same wherever it is computed.
+        """
+        views = self._work.plan.views
         x = self._sent(batch.pixels[part])
         boxes = self._sent(batch.boxes[part])
         with self._autocast():
-            if self._contexts is None:
-                return self._work.model(x, boxes)  # type: ignore[no-any-return]
-            indices = [crop.context or 0 for crop in batch.crops[part]]
-            # The batch is filled up with its first crop.
-            first = batch.crops[0].context or 0
-            indices += [first] * (len(x) - len(indices))
-            contexts = [self._contexts.get(index) for index in indices]
-            return segment_within(
-                cast("MuViTSegmenter", self._work.model), x[:, 0], boxes[:, 0], contexts
-            )
+            contexts = self._contexts_of(batch, part)
+            total = self._seen(views[0], x, boxes, contexts[0])
+            for view, seen in zip(views[1:], contexts[1:], strict=True):
+                total = total.float() + self._seen(view, x, boxes, seen)
+        return total if len(views) == 1 else total / len(views)
 
-    def _context(self, reader: BatchReader, index: int) -> SharedContext:
+    def _contexts_of(
+        self, batch: Batch, part: slice
+    ) -> Sequence[Sequence[SharedContext] | None]:
+        """Return what each view needs to know, one context a crop; None: nothing."""
+        if self._contexts is None:
+            return [None] * len(self._work.plan.views)
+        # The batch is filled up with its first crop.
+        crops = batch.crops + batch.crops[:1] * (len(batch.pixels) - len(batch.crops))
+        viewed = [self._contexts.get(crop.context or 0) for crop in crops[part]]
+        return list(zip(*(context.views for context in viewed), strict=True))
+
+    def _seen(
+        self,
+        view: View,
+        x: Tensor,
+        boxes: Tensor,
+        contexts: Sequence[SharedContext] | None,
+    ) -> Tensor:
+        """(B, K, H, W) logits of one view of (B, S, C, H, W) pixels, turned back."""
+        model, plan = self._work.models[view.model], self._work.plan
+        x = turn_pixels(view.turn, levels_at(x, view.place, plan.num_places))
+        boxes = levels_at(boxes, view.place, plan.num_places)
+        boxes = turn_boxes(view.turn, boxes, self._edge)
+        if contexts is None:
+            logits = model(x, boxes)
+        else:
+            logits = segment_within(
+                cast("MuViTSegmenter", model), x[:, 0], boxes[:, 0], contexts
+            )
+        return turn_back(view.turn, logits)
+
+    @property
+    def _edge(self) -> float:
+        """Edge of the square in which boxes are given: from its lower corner."""
+        plan = self._work.plan
+        return plan.crop_size * plan.scale_factors[0 if plan.contexts is None else -1]
+
+    def _context(self, reader: BatchReader, index: int) -> ViewedContext:
         """Read and compute a context; alone, so that it is always the same."""
         grid = self._work.plan.contexts
         if grid is None:
             raise ConfigError("There are no shared contexts here.", "context")
         boxes = NestedCrop(grid.boxes(index)).as_array()
-        local = (boxes - boxes[-1, 0]).astype(np.float32)
-        return compute_context(
-            cast("MuViTSegmenter", self._work.model),
-            self._sent(reader.read_context(index)[None]),
-            self._sent(local[None]),
+        local = self._sent((boxes - boxes[-1, 0]).astype(np.float32)[None])
+        x = self._sent(reader.read_context(index)[None])
+        context = ViewedContext(
+            tuple(
+                compute_context(
+                    cast("MuViTSegmenter", self._work.models[view.model]),
+                    turn_pixels(view.turn, x),
+                    turn_boxes(view.turn, local, self._edge),
+                )
+                for view in self._work.plan.views
+            )
         )
+        if self._look is not None:
+            # The first view is the first model's, as the slide lies.
+            self._look(index, context.views[0])
+        return context
 
     def _sent(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(self._work.device, non_blocking=True)

@@ -9,6 +9,7 @@ falls off as a Gaussian around its core, and the shares of a pixel sum to one.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -31,11 +32,29 @@ class Axis:
     """Edge of a crop."""
     core: int
     """Largest edge of a core, at most ``crop``."""
+    shift: int = 0
+    """By how much the edges between cores lie nearer to the start; see `shifted`."""
 
     @property
     def count(self) -> int:
         """Number of crops."""
+        return self._cuts + (self.shift > 0)
+
+    @property
+    def _cuts(self) -> int:
+        """Number of even cores."""
         return max(1, -(-(self.last - self.first) // self.core))
+
+    def shifted(self) -> Axis:
+        """Return the grid whose edges lie half a core away, with one crop more.
+
+        The first and the last core are shorter. The same grid where there is no edge
+        between cores, or no room.
+        """
+        if self._cuts == 1:
+            return self
+        half = (self.last - self.first) // self._cuts // 2
+        return dataclasses.replace(self, shift=half)
 
     @property
     def margin(self) -> int:
@@ -44,7 +63,10 @@ class Axis:
 
     def edge(self, index: int) -> int:
         """Return the first pixel of a core; of ``count``, the slide's end."""
-        return self.first + (self.last - self.first) * index // self.count
+        if index == self.count:
+            return self.last
+        even = self.first + (self.last - self.first) * index // self._cuts
+        return max(even - self.shift, self.first)
 
     def window(self, index: int) -> tuple[int, int]:
         """Return the pixels that a crop speaks for, half open."""
@@ -55,8 +77,9 @@ class Axis:
         """Return the crops whose windows have a pixel in [lower, upper)."""
         length = max(self.last - self.first, 1)
         # A core is at least half as long as the mean: the guess is off by few.
-        low = (lower - self.margin - self.first) * self.count // length
-        high = (upper + self.margin - self.first) * self.count // length + 1
+        start = self.first - self.shift
+        low = (lower - self.margin - start) * self._cuts // length
+        high = (upper + self.margin - start) * self._cuts // length + 1
         low, high = max(low - 1, 0), min(high + 1, self.count)
         while low < high and self.window(low)[1] <= lower:
             low += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from ... import __version__
 from ..data.identity import hash_image
+from .ensemble import config_of
 
 if TYPE_CHECKING:
-    from ..config import ModelConfig
+    from ..config import ModelConfig, PredictionConfig
     from ..data.crops import SlideNormalisation
     from ..data.pyramid import Pyramid
     from .plan import PredictionPlan
@@ -34,33 +36,43 @@ def hash_model(model: nn.Module, config: ModelConfig) -> str:
     return digest.hexdigest()
 
 
+def hash_models(models: Sequence[nn.Module]) -> tuple[str, ...]:
+    """Return the hash of each of some models that carry their configurations."""
+    return tuple(hash_model(model, config_of(model)) for model in models)
+
+
 def describe_run(
     plan: PredictionPlan,
     pyramid: Pyramid,
-    model: nn.Module,
-    config: ModelConfig,
+    models: Sequence[nn.Module],
     normalisation: SlideNormalisation,
-    overlap: float,
+    asked: PredictionConfig,
     precision: str,
     model_name: str,
+    outputs: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return what is stored beside a prediction, in plain JSON types.
 
     ``identity`` holds one hash each of what decides the pixels; the region and the
-    device do not. The rest is for people and for later steps.
+    device do not, nor does what is written beside the labels (``outputs``). The rest is
+    for people and for later steps.
     """
     settings = {
-        "blending": "gaussian" if overlap else "none",
-        "overlap": overlap,
+        "blending": "gaussian" if asked.overlap else "none",
+        "overlap": asked.overlap,
         "context": "own" if plan.contexts is None else "shared",
+        "average": asked.average,
+        "placement": asked.placement,
+        "context_stride": plan.contexts and plan.contexts.stride,
         "precision": precision,
         "tile_size": plan.tile_size,
         "batch_size": plan.batch_size,
     }
+    config = config_of(models[0])
     return {
         "format": 1,
         "identity": {
-            "model": hash_model(model, config),
+            "model": "+".join(hash_models(models)),
             "settings": hashlib.sha256(_json(settings)).hexdigest(),
             "image": hash_image(pyramid),
         },
@@ -75,6 +87,7 @@ def describe_run(
             "unit": pyramid.unit,
         },
         "settings": settings,
+        "outputs": sorted(outputs),
         "normalisation": normalisation.to_dict(),
         "class_names": list(config.names),
         "class_colors": list(config.colors),

@@ -8,20 +8,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
-    from .canvases import FilledTile
-    from .plan import Tile
+    from .filled import FilledTile
     from .writer import TileWriter
 
 WAITING = 8
 """Tiles that wait for the disk before the model has to."""
 POLL_SECONDS = 0.05
-
-Written = tuple["Tile", NDArray[np.uint8]]
-"""A tile and its labels in output pixels."""
 
 
 class Output:
@@ -39,7 +32,7 @@ class Output:
         self._writer = writer
         self._check = check
         self._waiting: queue.Queue[FilledTile | None] = queue.Queue(maxsize=WAITING)
-        self._written: queue.SimpleQueue[Written | Exception | None]
+        self._written: queue.SimpleQueue[FilledTile | Exception | None]
         self._written = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._run, name="muvit-prediction-writer", daemon=True
@@ -56,8 +49,8 @@ class Output:
         """
         self._wait_to_put(filled)
 
-    def written(self) -> Iterator[Written]:
-        """Yield what has been written meanwhile.
+    def written(self) -> Iterator[FilledTile]:
+        """Yield what has been written meanwhile, in output pixels.
 
         Raises
         ------
@@ -71,7 +64,7 @@ class Output:
             if item is not None:
                 yield item
 
-    def finish(self) -> Iterator[Written]:
+    def finish(self) -> Iterator[FilledTile]:
         """Wait for the last tile and yield what is left; see `written`."""
         self._wait_to_put(None)
         while True:
@@ -102,10 +95,10 @@ class Output:
     def _run(self) -> None:
         try:
             while (filled := self._waiting.get()) is not None:
-                labels = filled.tile.to_output(filled.labels)
+                filled = filled.to_output()
                 if self._writer is not None:
-                    self._writer.write(filled.tile, labels)
-                self._written.put((filled.tile, labels))
+                    self._writer.write(filled)
+                self._written.put(filled)
             self._written.put(None)
         except Exception as error:  # noqa: BLE001 - raised again in the other thread
             self._written.put(error)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..lock import OutputLock, is_running
+from .marks import check_no_shard
 from .record import LOCK, PRIVATE, read_record
-from .shards import check_no_shard
 
 NEW, OLD = ".new", ".old"
 """Endings of stores that lie aside: not yet in place, not yet removed."""

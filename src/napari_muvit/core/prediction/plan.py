@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from ..data.resample import snap
 from ..errors import ConfigError
-from ..geometry import Box, NestedCrop, nest, place_fine
+from ..geometry import Box, NestedCrop, place_fine
+from ..prediction_config import Placement
+from ..progress import never_stop
 from .checks import (
     PixelBox,
     Span,
@@ -31,116 +33,27 @@ from .checks import (
     select_tiles,
     whole_span,
 )
-from .contexts import ContextGrid
+from .contexts import ContextGrid, preview_notes
+from .ensemble import same_input
 from .grid import Axis, core_size
+from .selection import narrowed
+from .tiles import Crop, Tile
+from .views import (
+    View,
+    check_turns,
+    count_places,
+    describe_views,
+    list_views,
+    place_coarse,
+)
 
 if TYPE_CHECKING:
     from ..config import ModelConfig, PredictionConfig
     from ..data.pyramid import Pyramid
+    from ..progress import StopFn
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """One pass of the model: where it looks and what of its answer counts."""
-
-    index: int
-    """Place in the slide's grid of crops, row by row."""
-    padded: NestedCrop
-    """What the model reads, one world box a level; finest first."""
-    window: tuple[Span, Span]
-    """Whole world pixels (rows, columns) that it speaks for."""
-    context: int | None = None
-    """Of the slide's grid of shared contexts; None: its coarser boxes are its own."""
-
-    @property
-    def inside(self) -> tuple[slice, slice]:
-        """The window in pixels of the crop (rows, columns)."""
-        return _slices(self.window, self._origin)
-
-    @property
-    def _origin(self) -> tuple[int, int]:
-        y, x = self.padded.boxes[0].lower
-        return round(y), round(x)
-
-    def part(self, world: tuple[Span, Span]) -> Part | None:
-        """Return what of the window lies in a tile's pixels, None when nothing does."""
-        rows, columns = (
-            (max(a[0], b[0]), min(a[1], b[1]))
-            for a, b in zip(self.window, world, strict=True)
-        )
-        if rows[0] >= rows[1] or columns[0] >= columns[1]:
-            return None
-        return Part(
-            crop=_slices((rows, columns), self._origin),
-            window=_slices((rows, columns), (self.window[0][0], self.window[1][0])),
-            tile=_slices((rows, columns), (world[0][0], world[1][0])),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The same pixels, as (rows, columns) of a crop, of its window and of a tile."""
-
-    crop: tuple[slice, slice]
-    window: tuple[slice, slice]
-    tile: tuple[slice, slice]
-
-
-def _slices(spans: tuple[Span, Span], origin: tuple[int, int]) -> tuple[slice, slice]:
-    (y0, y1), (x0, x1) = spans
-    y, x = origin
-    return slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One output chunk: it is handed out and written as a whole."""
-
-    plan: PredictionPlan
-    """The plan that it belongs to."""
-    index: int
-    """Place in the slide's tile grid, row by row."""
-    box: PixelBox
-    """Output pixels, clipped to the slide."""
-    world: tuple[Span, Span]
-    """Whole world pixels (rows, columns) that fill it."""
-
-    @property
-    def world_shape(self) -> tuple[int, int]:
-        """Rows and columns of world pixels."""
-        (y0, y1), (x0, x1) = self.world
-        return y1 - y0, x1 - x0
-
-    def to_output(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resample (nearest) from the tile's world pixels to its output pixels.
-
-        Parameters
-        ----------
-        labels
-            ``world_shape``, uint8.
-
-        Returns
-        -------
-        ndarray
-            Shape of ``box``, uint8.
-        """
-        if self.plan.zoom == (1.0, 1.0):
-            return labels
-        spans = ((self.box[0], self.box[2]), (self.box[1], self.box[3]))
-        rows, columns = (
-            np.clip(
-                np.floor(o + (np.arange(*span) + 0.5) * z).astype(np.intp) - first,
-                0,
-                last - first - 1,
-            )
-            for span, (first, last), z, o in zip(
-                spans, self.world, self.plan.zoom, self.plan.offset, strict=True
-            )
-        )
-        return np.ascontiguousarray(labels[np.ix_(rows, columns)])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class PredictionPlan:
     """What will happen. Tiles and crops are computed when asked for, never listed."""
 
@@ -162,11 +75,18 @@ class PredictionPlan:
     """The slide in world coordinates."""
     contexts: ContextGrid | None
     """Coarser crops that fine ones share; None: each has its own around it."""
+    placement: Placement
+    """Where they lie then."""
+    views: tuple[View, ...]
+    """The passes of each crop through a model, whose logits are averaged."""
     selected: PixelBox
     """Rows and columns of the tile grid that are asked for (r0, c0, r1, c1)."""
     batch_size: int
     """Crops in one pass of the model: as configured, less where the whole slide has
     less."""
+    chosen: NDArray[np.bool_] | None = None
+    """One flag a tile of the slide's grid, (rows, columns): those that outlines and
+    tissue leave of it; None: all."""
     notes: tuple[str, ...] = ()
     """What the user should know before trusting the result."""
 
@@ -177,6 +97,11 @@ class PredictionPlan:
         return rows, columns
 
     @property
+    def num_places(self) -> int:
+        """Places of the coarser crops of each crop."""
+        return 1 + max(view.place for view in self.views)
+
+    @property
     def num_tiles(self) -> int:
         """Tiles of the whole slide, asked for or not."""
         return math.prod(self.grid)
@@ -184,13 +109,18 @@ class PredictionPlan:
     def __len__(self) -> int:
         """Tiles that are asked for."""
         r0, c0, r1, c1 = self.selected
+        if self.chosen is not None:
+            return int(self.chosen[r0:r1, c0:c1].sum())
         return (r1 - r0) * (c1 - c0)
 
     def indices(self) -> NDArray[np.int64]:
         """Return the tiles that are asked for, row by row; shape (len,)."""
         r0, c0, r1, c1 = self.selected
         rows = np.arange(r0, r1, dtype=np.int64)[:, None]
-        return (rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)).ravel()
+        tiles = rows * self.grid[1] + np.arange(c0, c1, dtype=np.int64)
+        return (
+            tiles.ravel() if self.chosen is None else tiles[self.chosen[r0:r1, c0:c1]]
+        )
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles that are asked for, row by row."""
@@ -214,9 +144,8 @@ class PredictionPlan:
             self._world_span(axis, s, t)
             for axis, (s, t) in enumerate(zip(starts, stops, strict=True))
         )
-        return Tile(
-            self, index, (starts[0], starts[1], stops[0], stops[1]), (rows, columns)
-        )
+        box = (starts[0], starts[1], stops[0], stops[1])
+        return Tile(index, box, (rows, columns), self.zoom, self.offset)
 
     def _world_span(self, axis: int, start: int, stop: int) -> Span:
         """Whole world pixels that output pixels [start, stop) touch."""
@@ -260,8 +189,7 @@ class PredictionPlan:
         """Return a crop by its place in the slide's grid.
 
         It is put around its core, pushed into the slide where needed. Coarser boxes
-        are centred on it and pushed into the slide, or those of the context that it
-        shares with others.
+        are put around it, or are those of the context that it shares with others.
         """
         places = divmod(index, self.axes[1].count)
         rows, columns = (
@@ -275,8 +203,10 @@ class PredictionPlan:
         inside = Box((spans[0][0], spans[1][0]), (spans[0][1], spans[1][1]))
         fine = place_fine(centre, (self.crop_size, self.crop_size), inside)
         if self.contexts is None:
-            padded = nest(fine, self.scale_factors, self.extent)
-            return Crop(index, padded, (rows, columns))
+            padded, *elsewhere = place_coarse(
+                fine, self.scale_factors, self.extent, self.placement
+            )
+            return Crop(index, padded, (rows, columns), elsewhere=tuple(elsewhere))
         context = self.contexts.index_of(fine.centre)
         padded = NestedCrop((fine, *self.contexts.boxes(context)))
         return Crop(index, padded, (rows, columns), context)
@@ -328,7 +258,12 @@ def _interleave(
 
 
 def plan_prediction(
-    pyramid: Pyramid, model_config: ModelConfig, config: PredictionConfig
+    pyramid: Pyramid,
+    model_config: ModelConfig | Sequence[ModelConfig],
+    config: PredictionConfig,
+    should_stop: StopFn = never_stop,
+    *,
+    shifted: bool = False,
 ) -> PredictionPlan:
     """Find out what predicting a slide will do.
 
@@ -337,38 +272,62 @@ def plan_prediction(
     pyramid
         The slide; it is viewed at the model's pixel size here.
     model_config
-        What the model reads.
+        What the model reads; of several models, all of them.
     config
         What the user asked for.
+    should_stop
+        Asked while a slide without coarse levels is looked at for tissue.
+    shifted
+        Crops and contexts on grids that lie half a step away: another way to tile the
+        same slide, for comparison.
 
     Raises
     ------
     ConfigError
-        If the model cannot read this slide, or the region lies outside it.
+        If the model cannot read this slide, several ones do not read the same, or
+        nothing of it is asked for.
+    Cancelled
+        If ``should_stop`` said so.
     """
+    given = model_config
+    models = tuple(given) if isinstance(given, Sequence) else (given,)
+    model_config = same_input(models)
     pyramid = pyramid.viewed_at(model_config.pixel_size)
-    check_slide(pyramid, model_config)
+    for each in models:
+        check_slide(pyramid, each)
+        check_turns(pyramid, each, config.average)
+    contexts = _contexts(pyramid.extent, models, config)
+    places = count_places(model_config.scale_factors, config.placement)
+    views = list_views(len(models), config.average, places)
     rows, columns = pyramid.shape
     crop = model_config.crop_size
     level = pyramid.levels[0]
+    axes = _axes(pyramid.extent, crop, config.overlap)
+    if shifted:
+        axes = (axes[0].shifted(), axes[1].shifted())
+        contexts = contexts and dataclasses.replace(contexts, shift=True)
+    no_preview = preview_notes(model_config) if config.preview else ()
     plan = PredictionPlan(
         shape=(rows, columns),
         tile_size=config.tile_size,
         crop_size=crop,
-        axes=_axes(pyramid.extent, crop, config.overlap),
+        axes=axes,
         scale_factors=model_config.scale_factors,
         zoom=_pair(level.scale),
         offset=_pair(level.offset),
         extent=pyramid.extent,
-        contexts=_contexts(pyramid.extent, model_config, config),
+        contexts=contexts,
+        placement=config.placement,
+        views=views,
         selected=select_tiles(pyramid, config),
         batch_size=config.batch_size,
-        notes=find_notes(pyramid, model_config),
+        notes=find_notes(pyramid, model_config) + no_preview + describe_views(views),
     )
     # Of the whole slide, not of the region: the model's answer may depend on the
     # shape of its batch in the last digit.
     batch_size = min(config.batch_size, plan.num_crops)
-    return dataclasses.replace(plan, batch_size=batch_size)
+    plan = dataclasses.replace(plan, batch_size=batch_size)
+    return narrowed(plan, pyramid, config, should_stop)
 
 
 def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:
@@ -380,27 +339,28 @@ def _axes(extent: Box, crop: int, overlap: float) -> tuple[Axis, Axis]:
 
 
 def _contexts(
-    extent: Box, model: ModelConfig, config: PredictionConfig
+    extent: Box, models: Sequence[ModelConfig], config: PredictionConfig
 ) -> ContextGrid | None:
     """Return the grid of shared contexts, None where each crop has its own.
 
     Raises
     ------
     ConfigError
-        If sharing was asked for and this model cannot.
+        If sharing was asked for and a model cannot.
     """
-    if config.context == "own":
+    if config.context == "own" or config.placement != "inside":
         return None
-    if model.shares_context:
-        grid = ContextGrid(model.crop_size, model.scale_factors, extent)
+    if all(model.shares_context for model in models):
+        grid = ContextGrid(models[0].crop_size, models[0].scale_factors, extent)
         if grid.stride >= 1:
             return grid
     if config.context == "shared":
         raise ConfigError(
-            "This model cannot share context between crops: its coarse levels see the "
-            "fine crop (coarse_to_fine attention, the pyramid decoder and true boxes "
-            "are needed), or its second scale factor is too small. Leave context at "
-            "auto.",
+            f"{'This model' if len(models) == 1 else 'One of the models'} cannot share "
+            "context between crops: its coarse levels see the fine crop "
+            "(coarse_to_fine or within_level attention, the pyramid or UNETR decoder "
+            "and true boxes are needed), or its second scale factor is too small. "
+            "Leave context at auto.",
             "context",
         )
     return None

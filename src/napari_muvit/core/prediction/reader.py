@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.crops import SlideNormalisation, read_boxes, read_crop
+from ..data.crops import SlideNormalisation, read_boxes
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..geometry import naive_boxes
 from .contexts import ContextGrid
-from .plan import Crop
 from .schedule import Schedule
+from .tiles import Crop
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
@@ -30,6 +30,8 @@ POLL_SECONDS = 0.05
 """How often a waiting thread looks whether it should stop."""
 READERS = 2
 """Threads: one decodes while the other one copies."""
+READ_AHEAD = 16
+"""Contexts whose pixels wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,10 @@ class Batch:
     crops: tuple[Crop, ...]
     """What the first entries are; the rest repeats the first one."""
     pixels: NDArray[np.float32]
-    """(B, L, C, H, W), normalised; with shared contexts L is 1."""
+    """(B, S, C, H, W), normalised. The S slots are the fine level, then the coarser
+    levels of one place after the other; with shared contexts, the fine level alone."""
     boxes: NDArray[np.float32]
-    """(B, L, 2, 2) world boxes from the lower corner of each finest box; with shared
+    """(B, S, 2, 2) world boxes from the lower corner of each finest box; with shared
     contexts from that of the coarsest one."""
 
 
@@ -86,6 +89,8 @@ class BatchReader:
         Crops in a batch.
     contexts
         Coarser crops that fine ones share; None: each has its own.
+    places
+        Places of the coarser crops of each.
     readers
         Number of threads.
     """
@@ -98,6 +103,7 @@ class BatchReader:
         schedule: Schedule,
         batch_size: int,
         contexts: ContextGrid | None = None,
+        places: int = 1,
         readers: int = READERS,
     ) -> None:
         self._stop = threading.Event()
@@ -108,6 +114,8 @@ class BatchReader:
         self._batch_size = batch_size
         self._naive = config.boxes == "naive"
         self._contexts = contexts
+        first, *coarser = config.scale_factors
+        self._factors = (first, *coarser * (0 if contexts else places))
         self._ahead = ReadAhead()
         self._queue: queue.Queue[Batch | Unreadable | Exception | None]
         self._queue = queue.Queue(maxsize=1)
@@ -179,10 +187,10 @@ class BatchReader:
     def _batch(self, crops: list[Crop]) -> Batch | None:
         """Read crops; None where none of them can be read."""
         edge = self._config.crop_size
-        levels = 1 if self._contexts else len(self._config.scale_factors)
-        shape = (self._batch_size, levels, self._config.in_channels, edge, edge)
+        slots = len(self._factors)
+        shape = (self._batch_size, slots, self._config.in_channels, edge, edge)
         pixels = np.empty(shape, dtype=np.float32)
-        boxes = np.empty((self._batch_size, levels, 2, 2), dtype=np.float32)
+        boxes = np.empty((self._batch_size, slots, 2, 2), dtype=np.float32)
         read: list[Crop] = []
         for crop in crops:
             if self._stop.is_set():
@@ -202,16 +210,12 @@ class BatchReader:
 
     def _read(self, crop: Crop) -> NDArray[np.float32]:
         with readable(self._pyramid, crop):
-            if crop.context is None:
-                return read_crop(
-                    self._pyramid, crop.padded, self._config, self._normalisation
-                )
-            if self._ahead.wants(crop.context):
+            if crop.context is not None and self._ahead.wants(crop.context):
                 self._ahead.put(crop.context, self.read_context(crop.context))
+            boxes = crop.slots[: len(self._factors)]
             return read_boxes(
-                self._pyramid, crop.padded.boxes[:1], (1.0,), self._config,
-                self._normalisation,
-            )  # fmt: skip
+                self._pyramid, boxes, self._factors, self._config, self._normalisation
+            )
 
     def read_context(self, index: int) -> NDArray[np.float32]:
         """Return the coarser levels of a context, (L - 1, C, H, W), normalised.
@@ -240,18 +244,19 @@ class BatchReader:
         if crop.context is not None:
             boxes = crop.padded.as_array()
             return np.asarray(boxes[:1] - boxes[-1, 0])
-        nested = crop.padded
+        slots = crop.slots
         if self._naive:
             shape = (self._config.crop_size,) * self._config.ndim
-            nested = naive_boxes(shape, self._config.scale_factors)
-        boxes = nested.as_array()
+            first, *coarser = naive_boxes(shape, self._config.scale_factors).boxes
+            slots = (first, *coarser * (1 + len(crop.elsewhere)))
+        boxes = np.stack([box.as_array() for box in slots])
         return np.asarray(boxes - boxes[0, 0])
 
 
 class ReadAhead:
     """Pixels of contexts that were read before they are asked for; for any thread."""
 
-    def __init__(self, most: int = 16) -> None:
+    def __init__(self, most: int = READ_AHEAD) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()

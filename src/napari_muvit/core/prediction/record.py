@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import OutputError
+from ..files import write_json
+
 PRIVATE = ".muvit"
 """Folder inside the store that holds what is ours."""
 LOCK = "lock"
@@ -17,6 +20,20 @@ STOP = "stop"
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return ``run.json`` of a prediction, None where there is none."""
     return _read_json(path / PRIVATE / "run.json")
+
+
+def add_to_record(path: Path, name: str, value: Any) -> None:
+    """Put something into ``run.json`` of a finished prediction.
+
+    Raises
+    ------
+    OutputError
+        If there is no prediction, or it cannot be written.
+    """
+    record = read_record(path)
+    if record is None:
+        raise OutputError(f"{path} holds no prediction of napari-muvit any more.")
+    write_json(path / PRIVATE / "run.json", record | {name: value})
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:

@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import nn
 
-from ..config import ModelConfig, PredictionConfig
+from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
 from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
+from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
+from ..files import write_bytes
 from ..model.device import resolve_device
-from ..model.segmenter import MuViTSegmenter
-from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
+from ..progress import Progress, ProgressFn, StopFn
 from .blocks import BlockSchedule, in_shard
 from .checks import PixelBox
+from .contexts import has_preview
+from .crew import Crew
 from .engine import Engine, Work
+from .ensemble import config_of, same_input
 from .execution import StopCheck, settled_precision
+from .filled import FilledTile
 from .identity import describe_run
-from .output import Written
+from .levels import Level
 from .plan import PredictionPlan, plan_prediction
+from .predicted import PredictedTile
+from .preview import Preview
+from .preview_paint import new_preview, paint, refiner
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
-from .workers import Workers
-from .writer import LabelWriter, Level
+from .standalone import settled_context
+from .worker import BlockResult
+from .workers import Blocks, Workers
+from .writer import LabelWriter
 
-DEFAULTS = PredictionConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedTile:
-    """A finished tile, written already where there is an output."""
-
-    index: int
-    """Place in the slide's tile grid, row by row."""
-    box: PixelBox
-    """(y0, x0, y1, x1) in pixels of the slide's finest level."""
-    labels: NDArray[np.uint8]
-    """Labels 1..K of the box, uint8; 0 where the model's answer was not a number."""
-    done: int
-    """Finished tiles of those asked for, earlier runs included."""
-    total: int
-    """Tiles that were asked for."""
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class PredictionRun:
@@ -80,43 +72,43 @@ class PredictionRun:
         ``32-true`` or ``bf16-mixed``.
     failed
         Boxes of the tiles that could not be read, in output pixels.
+    preview
+        The whole slide as the coarse levels see it, where it was asked for and begun.
+    preview_file
+        Where `write_preview` has put a picture of it.
     """
 
     def __init__(
         self,
         pyramid: Pyramid,
-        model: nn.Module,
+        models: Sequence[nn.Module],
         config: PredictionConfig,
         out: Path | None,
         model_name: str,
         on_progress: ProgressFn,
         should_stop: StopFn,
         cache: CacheSettings | None = None,
-        model_folder: Path | None = None,
+        model_folders: Sequence[Path | None] = (),
+        crew: Crew | None = None,
     ) -> None:
-        if config.context == "auto" and not isinstance(model, MuViTSegmenter):
-            # Another network with such a configuration: nothing is known of its parts.
-            config = dataclasses.replace(config, context="own")
-        self.config = config
+        self.config = config = settled_context(config, models)
         self.out = out
         self.stopped = False
-        self._model = model
-        self._model_config = _config_of(model)
+        self._models = tuple(models)
+        self._model_config = same_input([config_of(model) for model in models])
         self._on_progress = on_progress
         self._cache = cache
         self._pyramid = pyramid.viewed_at(self._model_config.pixel_size)
-        self.plan: PredictionPlan = plan_prediction(
-            self._pyramid, self._model_config, config
-        )
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
+        self.plan: PredictionPlan = self._planned()
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
-        self._workers = Workers.of(config, model_folder, out)
+        self._workers = Workers.of(config, model_folders, out, crew)
         self._writer = None if out is None else self._open_writer(out, model_name)
         self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
         if self._writer is not None:
@@ -135,11 +127,22 @@ class PredictionRun:
             self._schedule = Schedule(self.plan, left_out)
         else:
             self._schedule = BlockSchedule(self.plan, left_out)
-        self._engine: Engine | None = None
+        self._work: Work | None = None
+        self.preview: Preview | None = None
+        self.preview_file: Path | None = None
         self.failed: list[PixelBox] = []
         self._first_error = ""
         self._active = False
         self._warned = False
+
+    def _planned(self) -> PredictionPlan:
+        pyramid = self._pyramid
+        if self.config.tissue and not cheap_to_look_at(pyramid):
+            # A look at all of it: then the levels that crops need come with it.
+            pyramid = self._with_coarse_levels()
+        configs = [config_of(model) for model in self._models]
+        with readable(pyramid):
+            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
 
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
@@ -148,7 +151,7 @@ class PredictionRun:
         if self.finished_before:
             self._writer.complete(self._wanted)
             if self._workers is not None:
-                self._workers.crew.close()
+                self._workers.close()
             return None
         shard = self.config.shard
         target = self._writer if shard is None else ShardWriter(self._writer, shard)
@@ -161,12 +164,12 @@ class PredictionRun:
             record = describe_run(
                 self.plan,
                 self._pyramid,
-                self._model,
-                self._model_config,
+                self._models,
                 self.normalisation,
-                self.config.overlap,
+                self.config,
                 self.precision,
                 model_name,
+                self.config.outputs,
             )
         writer = LabelWriter(
             out,
@@ -186,7 +189,7 @@ class PredictionRun:
 
     @property
     def levels(self) -> list[Level] | None:
-        """The output's arrays, finest first; None for a preview.
+        """The arrays of the labels, finest first; None for a preview.
 
         The finest one is on disk, the others hold the newest pixels in memory.
         """
@@ -244,44 +247,128 @@ class PredictionRun:
             except Cancelled:
                 self.stopped = True
                 return
-        if self.failed:
-            raise PyramidError(
-                f"{len(self.failed)} of {self._total} tiles could not be read; the "
-                f"others are done. The first error: {self._first_error} Repair the "
-                "file and run again, or choose a region without it."
-            )
+        self.check_failed()
+
+    def make_preview(self) -> Preview | None:
+        """Look at the whole slide, unless that was done; iterating does it, too.
+
+        Returns
+        -------
+        Preview or None
+            None where none was asked for, the model cannot, all tiles are finished, or
+            it was stopped.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read.
+        """
+        with contextlib.suppress(Cancelled):
+            self._look()
+        return self.preview
+
+    def write_preview(self) -> Path | None:
+        """Make the preview, and write it beside the output as ``NAME.preview.png``.
+
+        Returns
+        -------
+        Path or None
+            Where; None where there is no preview, see `make_preview`, or no output.
+
+        Raises
+        ------
+        PyramidError
+            If the slide cannot be read.
+        OutputError
+            If it cannot be written.
+        """
+        preview = self.make_preview()
+        if preview is None or self.out is None:
+            return None
+        path = self.out.with_suffix(".preview.png")
+        self.preview_file = write_bytes(path, preview.png(self._model_config.colors))
+        self._report(f"Preview: {path}")
+        return path
+
+    def _look(self) -> None:
+        asked = self.config.preview and has_preview(self._model_config)
+        if self.preview is not None or self.finished_before or not asked:
+            return
+        work = self._ready()
+        self.preview = new_preview(work, refined=self._workers is None)
+        paint(work, self.preview, self._stop, self._on_progress)
+
+    def _ready(self) -> Work:
+        """Return what goes through which model, once."""
+        if self._work is None:
+            self._work = Work(
+                self._with_coarse_levels(), self._models, self._model_config,
+                self.normalisation, self.plan, self.config, self._device,
+                self.precision,
+            )  # fmt: skip
+        return self._work
 
     def _predicted(self) -> Iterator[PredictedTile]:
-        work = Work(
-            self._with_coarse_levels(), self._model, self._model_config,
-            self.normalisation, self.plan, self.config, self._device, self.precision,
-        )  # fmt: skip
-        if isinstance(self._schedule, BlockSchedule):
-            yield from map(self._finish, self._by_workers(work, self._schedule))
+        if isinstance(self._schedule, BlockSchedule) and self._workers is not None:
+            self._look()
+            with contextlib.closing(self._workers):
+                for result in self._workers.do(
+                    self._ready(), self._schedule, self._stop, self._lock_text
+                ):
+                    yield from self.take(result)
             return
+        if isinstance(self._schedule, BlockSchedule):
+            raise ConfigError("There is nobody to work.", "workers")  # pragma: no cover
+        work = self._ready()
+        self._look()
         engine = Engine(
             work, self._schedule, self._wanted & ~self._finished, self._target,
-            self._stop, self._report,
+            self._stop, self._report, refiner(work, self.preview),
         )  # fmt: skip
         self.failed = engine.failed
         for written in engine:
             yield self._finish(written)
         self._first_error = str(engine.first_error)
 
-    def _by_workers(self, work: Work, schedule: BlockSchedule) -> Iterator[Written]:
-        """Send blocks to other processes; take over what they have written."""
-        if self._workers is None or self._writer is None:  # pragma: no cover
-            raise ConfigError("There is nobody to work.", "workers")
-        for result in self._workers.do(
-            work, schedule, self._stop, self._writer.lock_text
-        ):
-            for index in result.tiles:
-                tile = self.plan.tile(index)
-                yield tile, self._writer.adopt(tile)
-            if result.failed:
-                self._first_error = self._first_error or result.error
-                self.failed.extend(result.failed)
-                self._report(f"{result.error} Going on with the rest.")
+    @property
+    def _lock_text(self) -> str:
+        return "" if self._writer is None else self._writer.lock_text
+
+    def blocks(self) -> Blocks | None:
+        """Return the work as blocks for several processes, instead of iterating.
+
+        What comes of them is for `take`, and `check_failed` and `close` end it. None:
+        it is for this process alone.
+
+        Raises
+        ------
+        Cancelled
+            If ``should_stop`` said so while coarse levels were made.
+        """
+        if not isinstance(self._schedule, BlockSchedule) or self._workers is None:
+            return None
+        self._report("\n".join(self.plan.notes))
+        return self._workers.blocks(self._ready(), self._schedule, self._lock_text)
+
+    def take(self, result: BlockResult) -> Iterator[PredictedTile]:
+        """Take over what another process has written of a block."""
+        if self._writer is None:
+            return
+        for index in result.tiles:
+            yield self._finish(self._writer.adopt(self.plan.tile(index)))
+        if result.failed:
+            self._first_error = self._first_error or result.error
+            self.failed.extend(result.failed)
+            self._report(f"{result.error} Going on with the rest.")
+
+    def check_failed(self) -> None:
+        """Raise `PyramidError` if there were tiles that could not be read."""
+        if self.failed:
+            raise PyramidError(
+                f"{len(self.failed)} of {self._total} tiles could not be read; the "
+                f"others are done. The first error: {self._first_error} Repair the "
+                "file and run again, or choose a region without it."
+            )
 
     def _with_coarse_levels(self) -> Pyramid:
         """Return the slide with the levels that it lacks, from the cache on disk.
@@ -294,13 +381,14 @@ class PredictionRun:
             self._model_config.scale_factors,
             cache=self._cache,
             # A look at a region must not wait for a pass over the whole slide.
-            build=self.config.region is None,
+            build=self.config.tissue
+            or not (self.config.region or self.config.outlines),
             on_progress=self._on_progress,
             should_stop=self._stop.asked,
         )
 
-    def _finish(self, written: Written) -> PredictedTile:
-        tile, labels = written
+    def _finish(self, written: FilledTile) -> PredictedTile:
+        tile, labels = written.tile, written.labels
         self._done += 1
         message = ""
         if not self._warned and not labels.all():
@@ -311,7 +399,10 @@ class PredictionRun:
                 f"{tile.box[3]}; such pixels get the label 0 (not predicted)."
             )
         self._report(message)
-        return PredictedTile(tile.index, tile.box, labels, self._done, self._total)
+        return PredictedTile(
+            tile.index, tile.box, labels, self._done, self._total,
+            written.probabilities, written.confidence,
+        )  # fmt: skip
 
     def _report(self, message: str = "") -> None:
         self._on_progress(
@@ -323,93 +414,3 @@ class PredictionRun:
                 message=message,
             )
         )
-
-
-def _config_of(model: nn.Module) -> ModelConfig:
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{type(model).__name__} has no `config` of type ModelConfig, so it is not "
-            "known what it reads; build it with build_model or load_model.",
-            "model",
-        )
-    return config
-
-
-def predict(
-    source: Pyramid | str | Path,
-    model: nn.Module | str | Path,
-    config: PredictionConfig = DEFAULTS,
-    out: str | Path | None = None,
-    *,
-    on_progress: ProgressFn = ignore_progress,
-    should_stop: StopFn = never_stop,
-    cache: CacheSettings | None = None,
-) -> PredictionRun:
-    """Predict a slide tile by tile.
-
-    Everything that can be wrong is checked here, before the first tile.
-
-    Parameters
-    ----------
-    source
-        The slide, opened or as a path.
-    model
-        A segmenter with a `ModelConfig` as ``config``, called as ``model(x, bboxes)``,
-        or the folder of one.
-    config
-        What to do.
-    out
-        Folder of the output, an OME-Zarr label image. An unfinished prediction of the
-        same slide by the same model and settings is continued. None: nothing is
-        written, the tiles are only handed out.
-    on_progress
-        Called with a `Progress` after each tile, in the iterating thread.
-    should_stop
-        Asked often; when true, the iteration ends and ``stopped`` is set.
-    cache
-        Where coarse levels are kept that the slide lacks. None: as the environment
-        says.
-
-    Returns
-    -------
-    PredictionRun
-        Iterate over it to do the work.
-
-    Raises
-    ------
-    ConfigError
-        If the model cannot read this slide.
-    PyramidError
-        If the slide cannot be read.
-    CheckpointError
-        If the model folder cannot be read.
-    DeviceError
-        If the device is missing.
-    OutputError
-        If something else is at ``out``, it is in use, or it cannot be written.
-    """
-    if not isinstance(source, Pyramid):
-        from ..data.open import open_pyramid
-
-        source = open_pyramid(source)
-    folder = None
-    if isinstance(model, nn.Module):
-        name = type(model).__name__
-    else:
-        from ..model.checkpoint import load_model
-
-        folder = Path(model)
-        name = folder.name
-        model = load_model(model)
-    return PredictionRun(
-        source,
-        model,
-        config,
-        None if out is None else Path(out),
-        name,
-        on_progress,
-        should_stop,
-        cache,
-        folder,
-    )

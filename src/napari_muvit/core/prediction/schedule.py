@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .plan import Crop, PredictionPlan, Tile
+    from .plan import PredictionPlan
+    from .tiles import Crop, Tile
 
 
 class Schedule:

@@ -1,60 +1,25 @@
 """One of several independent runs that write into one prediction, without a scheduler.
 
-A shard writes the finest level of its own tiles, and says in a file of its own which of
-them are done. Who finishes last, or the next plain run, makes the coarse levels and
+A shard writes the finest levels of its own tiles, and says in a file of its own which
+of them are done. Who finishes last, or the next plain run, makes the coarse levels and
 puts all marks into one file. So no two processes ever change the same file.
 """
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import OutputBusyError, OutputError
 from ..files import write_bytes
 from ..lock import OutputLock, check_free
+from .marks import DONE, SHARD_LOCK, check_no_shard
 from .record import LOCK, PRIVATE
+from .store import write_finest
 
 if TYPE_CHECKING:
-    from .plan import Tile
+    from .filled import FilledTile
     from .writer import LabelWriter
-
-DONE = "done-"
-"""Shards' files of marks are called ``done-i-of-n``."""
-SHARD_LOCK = "lock-"
-"""Their locks are called ``lock-i-of-n``."""
-
-
-def shard_marks(store: Path, count: int) -> NDArray[np.bool_]:
-    """One flag a tile: whether a shard has marked it as done."""
-    found = np.zeros(count, dtype=bool)
-    for path in _mark_files(store):
-        with contextlib.suppress(FileNotFoundError):
-            marks = np.frombuffer(path.read_bytes(), np.uint8)
-            if len(marks) == count:
-                found |= marks.astype(bool)
-    return found
-
-
-def check_no_shard(store: Path) -> None:
-    """Raise `OutputError` when a shard is at work."""
-    for path in sorted((store / PRIVATE).glob(f"{SHARD_LOCK}*-of-*")):
-        if path.suffix != ".taking":
-            check_free(path, store)
-
-
-def forget_shards(store: Path) -> None:
-    """Remove the marks of shards, which have been taken over."""
-    for path in _mark_files(store):
-        path.unlink(missing_ok=True)
-
-
-def _mark_files(store: Path) -> list[Path]:
-    return sorted((store / PRIVATE).glob(f"{DONE}*-of-*"))
 
 
 class ShardWriter:
@@ -70,6 +35,7 @@ class ShardWriter:
 
     def __init__(self, writer: LabelWriter, shard: tuple[int, int]) -> None:
         self._writer = writer
+        self._finest = {name: i.levels[0] for name, i in writer.images.items()}
         self._name = f"{shard[0]}-of-{shard[1]}"
         self._lock: OutputLock | None = None
         private = writer.path / PRIVATE
@@ -98,15 +64,14 @@ class ShardWriter:
                 raise
             raise OutputError(self._writer.refused(error)) from error
 
-    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
-        """Write a tile's labels at the finest level, then mark it."""
-        y0, x0, y1, x1 = tile.box
+    def write(self, filled: FilledTile) -> None:
+        """Write a tile at the finest levels, then mark it."""
         if self._lock is not None:
             self._lock.check()
         try:
-            self._writer.levels[0][y0:y1, x0:x1] = labels
+            write_finest(self._finest, filled)
             with open(self._marks, "r+b", buffering=0) as file:
-                file.seek(tile.index)
+                file.seek(filled.tile.index)
                 file.write(b"\x01")
         except OSError as error:
             raise OutputError(self._writer.refused(error)) from error
@@ -117,8 +82,7 @@ class ShardWriter:
             return
         # First: of two that end at the same time, the later one finds no lock.
         self._let_go()
-        asked = self._writer.plan.indices()
-        while self._writer.marked()[asked].all():
+        while self._writer.all_marked():
             try:
                 self._writer.begin()
                 return self._writer.close()

@@ -11,14 +11,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from numpy.typing import NDArray
 
 from ..config import PredictionConfig
 from ..data.crops import SlideNormalisation
@@ -29,10 +28,12 @@ from ..model.device import resolve_device
 from .checks import PixelBox
 from .engine import Engine, Work
 from .execution import StopCheck, settled_precision
+from .filled import FilledTile
 from .identity import hash_model
-from .plan import Tile, plan_prediction
+from .plan import plan_prediction
 from .record import LOCK, PRIVATE, STOP
 from .schedule import Schedule
+from .store import open_finest, write_finest
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter
@@ -44,9 +45,10 @@ class BlockJob:
 
     pyramid: Pyramid
     """The slide, viewed at the model's pixel size, with the coarse levels it needs."""
-    model: str
-    """Folder of the model."""
-    model_hash: str
+    models: tuple[str, ...]
+    """Folders of the models."""
+    hashes: tuple[str, ...]
+    """Of each of them."""
     normalisation: SlideNormalisation
     config: PredictionConfig
     out: str
@@ -70,17 +72,24 @@ class BlockResult:
 
 
 class FinestWriter:
-    """Writes the finest level alone; the coarse ones belong to somebody else."""
+    """Writes the finest levels alone; the coarse ones belong to somebody else.
 
-    def __init__(self, out: Path) -> None:
+    Parameters
+    ----------
+    out
+        Folder of the prediction.
+    outputs
+        What it holds beside labels.
+    """
+
+    def __init__(self, out: Path, outputs: Sequence[str]) -> None:
         self._out = out
-        self._finest: zarr.Array[Any] = zarr.open_array(out / "0", mode="r+")
+        self._finest = open_finest(out, outputs)
 
-    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
-        """Write a tile's labels, the shape of its box."""
-        y0, x0, y1, x1 = tile.box
+    def write(self, filled: FilledTile) -> None:
+        """Write a tile in output pixels."""
         try:
-            self._finest[y0:y1, x0:x1] = labels
+            write_finest(self._finest, filled)
         except OSError as error:
             raise OutputError(
                 f"{self._out} cannot be written: {error.strerror or error}. What is "
@@ -98,9 +107,10 @@ def run_block(job: BlockJob) -> BlockResult:
     """
     from ..errors import Cancelled
 
-    model = _model(job.model, job.model_hash)
+    models = _models(job.models, job.hashes)
+    configs = [model.config for model in models]
     device = resolve_device(job.config.device)
-    plan = plan_prediction(job.pyramid, model.config, job.config)
+    plan = plan_prediction(job.pyramid, configs, job.config)
     wanted = np.zeros(plan.num_tiles, dtype=bool)
     wanted[list(job.tiles)] = True
     private = Path(job.out) / PRIVATE
@@ -110,17 +120,18 @@ def run_block(job: BlockJob) -> BlockResult:
         return (private / STOP).exists() or not holds(private / LOCK, job.lock)
 
     work = Work(
-        job.pyramid, model, model.config, job.normalisation, plan, job.config, device,
+        job.pyramid, models, configs[0], job.normalisation, plan, job.config, device,
         settled_precision(job.config.precision, device),
     )  # fmt: skip
     engine = Engine(
-        work, Schedule(plan, ~wanted), wanted, FinestWriter(Path(job.out)),
+        work, Schedule(plan, ~wanted), wanted,
+        FinestWriter(Path(job.out), job.config.outputs),
         StopCheck(is_over), lambda _text: None,
     )  # fmt: skip
     done: list[int] = []
     stopped = False
     try:
-        done.extend(tile.index for tile, _ in engine)
+        done.extend(filled.tile.index for filled in engine)
     except Cancelled:
         stopped = True
     error = "" if engine.first_error is None else str(engine.first_error)
@@ -128,8 +139,14 @@ def run_block(job: BlockJob) -> BlockResult:
 
 
 @lru_cache(maxsize=2)
+def _models(
+    folders: tuple[str, ...], hashes: tuple[str, ...]
+) -> tuple[MuViTSegmenter, ...]:
+    """Load the models of a prediction once a process."""
+    return tuple(map(_model, folders, hashes))
+
+
 def _model(folder: str, wanted: str) -> MuViTSegmenter:
-    """Load a model once a process."""
     from ..model.checkpoint import load_model
     from ..model.segmenter import MuViTSegmenter
 

@@ -1,9 +1,9 @@
 """Writing a prediction: a label pyramid on disk that can be continued at any moment.
 
-The store is an OME-Zarr label image. Beside its levels lies ``.muvit/`` with
-``run.json`` (what the prediction was made from), ``done`` (one byte a tile) and
-``lock`` (one writer at a time). A tile's byte is 1 once its chunk at the finest level
-is written, and 2 once the coarse levels are, which are kept in memory for a few seconds
+Beside the levels of the store (`store`) lies ``.muvit/`` with ``run.json`` (what the
+prediction was made from), ``done`` (one byte a tile) and ``lock`` (one writer at a
+time). A tile's byte is 1 once its chunks at the finest level of all images are
+written, and 2 once the coarse levels are, which are kept in memory for a few seconds
 (`levels`). A kill between chunk and byte costs that one tile, which is written again
 with the same pixels; after a kill before the coarse levels were written, the next run
 makes them anew from the finest one. The system decides when what is written reaches the
@@ -13,34 +13,38 @@ disk: a process that dies loses nothing, a power cut may lose the last half minu
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from ..data.zarr_writer import halve_labels
 from ..errors import OutputBusyError, OutputError
 from ..lock import OutputLock
-from .levels import CoarseLevel
-from .place import NEW, aside, move, refuse_image, remove_left, remove_store
+from .filled import LABELS, FilledTile
+from .levels import CoarseLevel, Level, write_levels
+from .marks import check_no_shard, forget_shards, shard_marks
+from .place import refuse_image, remove_left, remove_store
 from .record import LOCK, PRIVATE, STOP, read_record
-from .shards import check_no_shard, forget_shards, shard_marks
+from .store import (
+    StoredImage,
+    check_same,
+    create_store,
+    is_whole,
+    open_images,
+    read_marks,
+    refused,
+)
 
 if TYPE_CHECKING:
     from ..config import ModelConfig
     from ..data.pyramid import Pyramid
-    from .checks import PixelBox
-    from .plan import PredictionPlan, Tile
+    from .plan import PredictionPlan
+    from .tiles import Tile
 
-Level = zarr.Array[Any] | CoarseLevel
 FINEST, ALL = 1, 2
 """Values of a tile's byte: which levels are written."""
 FLUSH_SECONDS = 5.0
@@ -50,12 +54,12 @@ FLUSH_SECONDS = 5.0
 class TileWriter(Protocol):
     """Where finished tiles go."""
 
-    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
-        """Write a tile's labels, the shape of its box."""
+    def write(self, filled: FilledTile) -> None:
+        """Write a tile in output pixels."""
 
 
 class LabelWriter:
-    """The one writer of a label pyramid, new or continued.
+    """The one writer of a prediction, new or continued.
 
     Parameters
     ----------
@@ -90,6 +94,7 @@ class LabelWriter:
     ) -> None:
         self.path = Path(os.path.abspath(path))
         self.plan = plan
+        self.images: dict[str, StoredImage] = {}
         self._lock: OutputLock | None = None
         self._waiting: list[int] = []
         self._flushed = time.monotonic()
@@ -99,41 +104,14 @@ class LabelWriter:
             if overwrite:
                 remove_store(self.path)
             if not os.path.lexists(self.path):
-                self._create(pyramid, plan, config, record)
+                create_store(self.path, pyramid, plan, config, record)
             self._continue(plan, record)
         except OutputError:
             self.close()
             raise
         except OSError as error:
             self.close()
-            raise OutputError(_refused(self.path, error)) from error
-
-    def _create(
-        self,
-        pyramid: Pyramid,
-        plan: PredictionPlan,
-        config: ModelConfig,
-        record: Mapping[str, Any],
-    ) -> None:
-        """Make the whole store aside and move it into place, so it is never half."""
-        from ..data.ome_zarr import create_label_pyramid
-
-        new = aside(self.path, NEW)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            create_label_pyramid(
-                new, pyramid, config.names, config.colors, chunk=plan.tile_size
-            )
-            private = new / PRIVATE
-            private.mkdir()
-            (private / "run.json").write_text(json.dumps(record, indent=1))
-            (private / "done").write_bytes(bytes(plan.num_tiles))
-            with contextlib.suppress(FileExistsError):
-                # Of several shards that begin at once, one is the first.
-                move(new, self.path)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            raise OutputError(refused(self.path, error)) from error
 
     def _continue(self, plan: PredictionPlan, record: Mapping[str, Any]) -> None:
         found = read_record(self.path)
@@ -142,27 +120,28 @@ class LabelWriter:
                 f"{self.path} exists and is not a prediction of napari-muvit; choose "
                 "another output, or overwrite it."
             )
-        known = found.get("identity") or {}
-        wanted = record["identity"]
-        other = [name for name in wanted if known.get(name) != wanted[name]]
-        if other:
-            raise OutputError(
-                f"{self.path} holds a prediction with other "
-                f"{' and other '.join(other)}; choose another output, or overwrite it."
-            )
+        check_same(self.path, found, record)
         self.record: Mapping[str, Any] = found
-        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
-        finest, *coarse = open_levels(self.path)
-        self.levels: list[Level] = [finest, *(CoarseLevel(level) for level in coarse)]
-        if len(flags) != plan.num_tiles or self.levels[0].shape != plan.shape:
+        flags = read_marks(self.path)
+        try:
+            self.images = open_images(self.path, found.get("outputs", ()))
+        except (FileNotFoundError, ValueError):
+            # Zarr's own errors are of the second kind.
+            self.images = {}
+        if len(flags) != plan.num_tiles or not is_whole(self.images, plan.shape):
             raise OutputError(f"{self.path} is damaged; overwrite it.")
         self.done: NDArray[np.bool_] = flags.astype(bool) | shard_marks(
             self.path, len(flags)
         )
 
+    @property
+    def levels(self) -> list[Level]:
+        """Of the labels, finest first."""
+        return self.images[LABELS].levels
+
     def complete(self, wanted: NDArray[np.bool_]) -> None:
         """Make the coarse levels of finished tiles that a kill has cost."""
-        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
+        flags = read_marks(self.path)
         if (flags[wanted] != ALL).any():
             # Somebody at work makes them.
             with contextlib.suppress(OutputBusyError):
@@ -171,12 +150,16 @@ class LabelWriter:
 
     def marked(self) -> NDArray[np.bool_]:
         """One flag a tile, as it is on disk now: whether somebody has done it."""
-        flags = np.frombuffer((self.path / PRIVATE / "done").read_bytes(), np.uint8)
+        flags = read_marks(self.path)
         return np.asarray(flags.astype(bool) | shard_marks(self.path, len(flags)))
+
+    def all_marked(self) -> bool:
+        """Whether somebody has done each tile that is asked for, shards together."""
+        return bool(self.marked()[self.plan.indices()].all())
 
     def refused(self, error: OSError) -> str:
         """Return what to say when the disk refuses."""
-        return _refused(self.path, error)
+        return refused(self.path, error)
 
     def begin(self) -> None:
         """Become the one writer, and read again what is done.
@@ -199,7 +182,7 @@ class LabelWriter:
             raise
         except OSError as error:
             self._let_go()
-            raise OutputError(_refused(self.path, error)) from error
+            raise OutputError(refused(self.path, error)) from error
 
     def check_same(self) -> None:
         """Raise `OutputError` if the store has been overwritten since it was opened."""
@@ -217,7 +200,7 @@ class LabelWriter:
         """Take over what shards have done, and make the coarse levels that lack."""
         private = self.path / PRIVATE
         (private / STOP).unlink(missing_ok=True)
-        flags = np.frombuffer((private / "done").read_bytes(), np.uint8)
+        flags = read_marks(self.path)
         self.done = self.marked()
         for index in np.flatnonzero(self.done & (flags != ALL)):
             self.adopt(self.plan.tile(int(index)))
@@ -228,33 +211,35 @@ class LabelWriter:
             self._lock.release()
             self._lock = None
 
-    def adopt(self, tile: Tile) -> NDArray[np.uint8]:
-        """Take over a tile whose finest level another process has written.
+    def adopt(self, tile: Tile) -> FilledTile:
+        """Take over a tile whose finest levels another process has written.
 
         Returns
         -------
-        ndarray
-            Its labels, the shape of its box, uint8.
+        FilledTile
+            In output pixels.
         """
         y0, x0, y1, x1 = tile.box
         try:
-            labels = np.asarray(self.levels[0][y0:y1, x0:x1], dtype=np.uint8)
-            self._put(tile, labels, first=1)
+            pixels = {
+                name: np.asarray(image.levels[0][..., y0:y1, x0:x1], dtype=np.uint8)
+                for name, image in self.images.items()
+            }
+            filled = FilledTile(tile, **pixels)
+            self._put(filled, first=1)
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(_refused(self.path, error)) from error
-        return labels
+            raise OutputError(refused(self.path, error)) from error
+        return filled
 
-    def write(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
+    def write(self, filled: FilledTile) -> None:
         """Write a tile, then mark it as done.
 
         Parameters
         ----------
-        tile
-            Where.
-        labels
-            Shape of ``tile.box``, uint8.
+        filled
+            In output pixels, with all that the store holds.
 
         Raises
         ------
@@ -262,16 +247,19 @@ class LabelWriter:
             If the disk refuses; what was marked before stays.
         """
         try:
-            self._put(tile, labels, first=0)
+            self._put(filled, first=0)
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(_refused(self.path, error)) from error
+            raise OutputError(refused(self.path, error)) from error
 
-    def _put(self, tile: Tile, labels: NDArray[np.uint8], first: int) -> None:
+    def _put(self, filled: FilledTile, first: int) -> None:
         if self._lock is not None:
             self._lock.check()
-        write_levels(self.levels, tile.box, labels, first)
+        tile = filled.tile
+        for name, pixels in filled.images.items():
+            image = self.images[name]
+            write_levels(image.levels, tile.box, pixels, first, image.halve)
         self._mark([tile.index], FINEST)
         self._waiting.append(tile.index)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -289,9 +277,10 @@ class LabelWriter:
         """
         if self._lock is not None:
             self._lock.check()
-        for level in self.levels:
-            if isinstance(level, CoarseLevel):
-                level.flush()
+        for image in self.images.values():
+            for level in image.levels:
+                if isinstance(level, CoarseLevel):
+                    level.flush()
         self._mark(self._waiting, ALL)
         self._waiting.clear()
         self._flushed = time.monotonic()
@@ -312,51 +301,6 @@ class LabelWriter:
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(_refused(self.path, error)) from error
+            raise OutputError(refused(self.path, error)) from error
         finally:
             self._let_go()
-
-
-def write_levels(
-    levels: Sequence[Level], box: PixelBox, labels: NDArray[np.uint8], first: int = 0
-) -> None:
-    """Write labels at level 0 and what follows from them at the coarser levels.
-
-    Parameters
-    ----------
-    levels
-        Level k of shape ceil(n / 2**k), uint8.
-    box
-        (y0, x0, y1, x1) in pixels of level 0.
-    labels
-        Shape of ``box``.
-    first
-        Finest level to be written.
-    """
-    y0, x0, y1, x1 = box
-    if first == 0:
-        levels[0][y0:y1, x0:x1] = labels
-    for finer, level in pairwise(levels):
-        height, width = finer.shape
-        top, left, bottom, right = y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2)
-        whole = (2 * top, 2 * left, min(2 * bottom, height), min(2 * right, width))
-        if whole != (y0, x0, y1, x1):
-            # A pixel here has parts of other tiles, which are on disk.
-            y0, x0, y1, x1 = whole
-            labels = np.asarray(finer[y0:y1, x0:x1])
-        labels = halve_labels(labels)
-        y0, x0, y1, x1 = top, left, bottom, right
-        level[y0:y1, x0:x1] = labels
-
-
-def open_levels(path: Path) -> list[zarr.Array[Any]]:
-    """Open the levels of a label pyramid for reading and writing, finest first."""
-    names = sorted(int(p.name) for p in path.iterdir() if p.name.isdigit())
-    return [zarr.open_array(path / str(name), mode="r+") for name in names]
-
-
-def _refused(path: Path, error: OSError) -> str:
-    return (
-        f"{path} cannot be written: {error.strerror or error}. What is finished is "
-        "kept; free the disk or choose another output, and run again."
-    )
