@@ -48,6 +48,10 @@ def say_what_would_be_done(
                 if len(outputs) == 1:
                     raise
                 complain(f"{name}: {' '.join(str(error).split())}")
+                rows.append({
+                    "image": name, "out": str(out), "stopped": False,
+                    "error": str(error),
+                })  # fmt: skip
                 continue
             estimates.append(estimate)
             rows.append({
@@ -75,14 +79,17 @@ def _estimated(
     arguments: argparse.Namespace,
 ) -> tuple[PredictionPlan, PredictionEstimate, PredictionSpeed]:
     """Plan of a slide, what it costs, and the speed, which is measured once."""
+    from ..core.prediction.ensemble import same_input
     from ..core.prediction.estimate import estimate_prediction
-    from ..core.prediction.plan import plan_prediction
     from ..core.prediction.speed import measure_speed
+    from ..core.prediction.standalone import plan_slide, settled_context
 
     cache = cache_settings(arguments)
     image = open_image(path, arguments)
     configs = [model.config for model in models]
-    plan = plan_prediction(image, configs, config, should_stop)
+    config = settled_context(config, models)
+    view = image.viewed_at(same_input(configs).pixel_size)
+    plan = plan_slide(view, configs, config, cache=cache, should_stop=should_stop)
     if speed is None:
         speed = measure_speed(
             image, models, config, plan, workers=workers, should_stop=should_stop,

@@ -173,6 +173,21 @@ def test_a_slower_model_is_seen(quick: None) -> None:
     assert 0.2 < found.batch_seconds < 2.0
 
 
+def test_a_look_makes_no_preview(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_muvit.core.prediction import run
+
+    def refuse(*_args: Any) -> None:
+        raise AssertionError("nobody asked for a preview")
+
+    monkeypatch.setattr(run, "paint", refuse)
+    model_config = dataclasses.replace(MODEL, level_heads=True)
+    pyramid, model = flat((200, 260)), build_model(model_config)
+    plan = plan_prediction(pyramid, model_config, cpu(preview=True))
+    assert not plan.notes
+    found = measure_speed(pyramid, [model], cpu(preview=True), plan)
+    assert found.batch_seconds > 0
+
+
 def test_a_look_can_be_stopped(quick: None) -> None:
     pyramid, model = flat((200, 260)), build_model(MODEL)
     plan = plan_prediction(pyramid, MODEL, cpu())

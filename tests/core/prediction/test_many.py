@@ -144,6 +144,21 @@ def check(
         assert not (out / ".muvit" / "lock").exists()
 
 
+def test_processes_are_let_go_whatever_comes_of_a_run(
+    slides: list[Path], model: Path, tmp_path: Path, crewman: Crewman
+) -> None:
+    out = tmp_path / "out.zarr"
+    out.mkdir()
+    with pytest.raises(OutputError, match="is not a prediction"):
+        predict(slides[0], model, cpu(workers=2), out)
+    assert crewman.closed == 1
+    out.rmdir()
+    with predict(slides[0], model, cpu(workers=2), out):
+        pass
+    assert crewman.closed == 2
+    assert crewman.starts == 0
+
+
 def test_one_after_the_other(
     slides: list[Path], model: Path, outs: list[Path], alone: list[np.ndarray]
 ) -> None:

@@ -264,7 +264,22 @@ def test_stopping(slide: Build) -> None:
     run: PredictionRun = predict(
         slide((150, 150)), make_model(), cpu(preview=True), should_stop=lambda: True
     )
-    run.make_preview()
+    assert run.make_preview() is None
+    assert list(run) == []
+    assert run.stopped
+
+
+def test_half_a_preview_is_not_written(slide: Build, tmp_path: Path) -> None:
+    def hear(event: Progress) -> None:
+        if event.stage == "preview" and event.done:
+            run.stop()
+
+    config = cpu(preview=True, batch_size=1)
+    run = predict(
+        slide((300, 300)), make_model(), config, tmp_path / "o.zarr", on_progress=hear
+    )
+    assert run.write_preview() is None
+    assert not (tmp_path / "o.preview.png").exists()
     assert list(run) == []
     assert run.stopped
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from napari_muvit.core.config import ModelConfig, PredictionConfig
 from napari_muvit.core.data.arrays import ArraySource
 from napari_muvit.core.data.pyramid import Pyramid, PyramidLevel
+from napari_muvit.core.data.tissue import TissueMask
 from napari_muvit.core.errors import Cancelled, PyramidError
-from napari_muvit.core.prediction import predict
+from napari_muvit.core.prediction import predict, selection
 from napari_muvit.core.prediction.grid import Axis, core_size
 from napari_muvit.core.prediction.plan import plan_prediction
 from napari_muvit.core.prediction.seam_result import seam_line, seam_table
@@ -107,6 +109,43 @@ def test_labels_that_are_there_need_no_second_prediction(
         labels[y0:y1, x0:x1] = tile.labels
     found = seam_score(pyramid, border_model, config, labels=labels)
     assert found.to_dict() == expected.to_dict()
+
+
+def test_what_was_not_predicted_is_not_compared(
+    slide: Build, border_model: BorderModel
+) -> None:
+    # Tiles to compare are of two crops at least, so of four of those predicted here.
+    pyramid, config = slide((256, 320)), cpu(overlap=0.25, tile_size=64)
+    wide = dataclasses.replace(border_model.config, crop_size=64)
+    model = BorderModel(wide)
+    some = dataclasses.replace(config, region=(64, 64, 128, 256))
+    labels = np.zeros(pyramid.shape, np.uint8)
+    for tile in predict(pyramid, model, some):
+        y0, x0, y1, x1 = tile.box
+        labels[y0:y1, x0:x1] = tile.labels
+    score = seam_score(pyramid, model, some, labels=labels)
+    assert (score.tiles[0][2], score.tiles[0][3]) == (128, 128)
+    assert score.near_confusion[0].sum() == score.away_confusion[0].sum() == 0
+    assert score.near_confusion.sum() > 1000
+    assert score.away == 0
+    assert seam_score(pyramid, model, some).away == 0
+
+
+def test_one_look_for_tissue_is_enough(
+    monkeypatch: pytest.MonkeyPatch, slide: Build, border_model: BorderModel
+) -> None:
+    seen: list[Any] = []
+
+    def look(pyramid: Pyramid, **_rest: Any) -> TissueMask:
+        seen.append(pyramid)
+        mask = np.zeros((4, 4), dtype=bool)
+        mask[0, 0] = True
+        return TissueMask(mask, pyramid.extent, "bright")
+
+    monkeypatch.setattr(selection, "find_tissue", look)
+    score = seam_score(slide((512, 512)), border_model, cpu(tissue=True))
+    assert len(seen) == 1
+    assert all(max(box[:2]) < 256 for box in score.tiles)
 
 
 def test_tiles_with_a_border_of_classes_come_first(identity_model: Build) -> None:

@@ -226,6 +226,24 @@ def test_coarse_levels_are_made_although_the_last_shard_was_killed(
     assert chunks_of(out) == whole
 
 
+def test_a_part_that_is_run_again_keeps_nobody_from_beginning(
+    pyramid: Any,
+    model: Path,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out.zarr"
+    list(predict(pyramid, model, cpu(shard=(0, 2)), out))
+    with monkeypatch.context() as patch:
+        # Who makes coarse levels holds the lock of all parts.
+        patch.delattr(writer.LabelWriter, "begin")
+        assert predict(pyramid, model, cpu(shard=(0, 2)), out).finished_before
+    list(predict(pyramid, model, cpu(shard=(1, 2)), out))
+    assert chunks_of(out) == whole
+    assert predict(pyramid, model, cpu(shard=(0, 2)), out).finished_before
+
+
 def test_of_two_parts_that_end_at_once_one_makes_the_coarse_levels(
     pyramid: Any,
     model: Path,

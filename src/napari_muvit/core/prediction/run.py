@@ -13,9 +13,7 @@ import numpy as np
 from ..config import PredictionConfig
 from ..data.cache_settings import CacheSettings
 from ..data.crops import SlideNormalisation, estimate_normalisation
-from ..data.level_cache import with_coarse_levels
 from ..data.pyramid import Pyramid
-from ..data.tissue import cheap_to_look_at
 from ..errors import Cancelled, ConfigError, PyramidError
 from ..files import write_bytes
 from ..model.device import resolve_device
@@ -30,14 +28,14 @@ from .execution import StopCheck, settled_precision
 from .filled import FilledTile
 from .identity import describe_run
 from .levels import Level
-from .plan import PredictionPlan, plan_prediction
+from .plan import PredictionPlan
 from .predicted import PredictedTile
 from .preview import Preview
 from .preview_paint import new_preview, paint, refiner
 from .reader import readable
 from .schedule import Schedule
 from .shards import ShardWriter
-from .standalone import settled_context
+from .standalone import plan_slide, settled_context, with_levels
 from .worker import BlockResult
 from .workers import Blocks, Workers
 from .writer import LabelWriter
@@ -102,25 +100,21 @@ class PredictionRun:
         self._device = resolve_device(config.device)
         self.precision = settled_precision(config.precision, self._device)
         self._stop = StopCheck(should_stop)
-        self.plan: PredictionPlan = self._planned()
+        self.plan: PredictionPlan = plan_slide(
+            self._pyramid, [config_of(model) for model in models], config,
+            cache=cache, on_progress=on_progress, should_stop=self._stop.asked,
+        )  # fmt: skip
         with readable(pyramid):
             self.normalisation = estimate_normalisation(
                 self._pyramid, self._model_config.normalisation
             )
         # First: who cannot be had must not leave an empty output.
         self._workers = Workers.of(config, model_folders, out, crew)
-        self._writer = None if out is None else self._open_writer(out, model_name)
-        self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
-        if self._writer is not None:
-            self._finished = self._writer.done
-        self._wanted = np.zeros(self.plan.num_tiles, dtype=bool)
-        self._wanted[self.plan.indices()] = True
-        if config.shard is not None:
-            self._wanted &= in_shard(self.plan, config.shard)
-        self._total = int(self._wanted.sum())
-        self._done = int((self._wanted & self._finished).sum())
-        self.finished_before = self._done == self._total
-        self._target = self._begin_to_write()
+        self._target: LabelWriter | ShardWriter | None = None
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            self._open_output(out, model_name)
+            stack.pop_all()
         self._schedule: Schedule | BlockSchedule
         left_out = self._finished | ~self._wanted
         if self._workers is None:
@@ -135,25 +129,32 @@ class PredictionRun:
         self._active = False
         self._warned = False
 
-    def _planned(self) -> PredictionPlan:
-        pyramid = self._pyramid
-        if self.config.tissue and not cheap_to_look_at(pyramid):
-            # A look at all of it: then the levels that crops need come with it.
-            pyramid = self._with_coarse_levels()
-        configs = [config_of(model) for model in self._models]
-        with readable(pyramid):
-            return plan_prediction(pyramid, configs, self.config, self._stop.asked)
+    def _open_output(self, out: Path | None, model_name: str) -> None:
+        """Find out what is left to do, and take the lock of the output for it."""
+        self._writer = None if out is None else self._open_writer(out, model_name)
+        self._finished = np.zeros(self.plan.num_tiles, dtype=bool)
+        if self._writer is not None:
+            self._finished = self._writer.done
+        self._wanted = np.zeros(self.plan.num_tiles, dtype=bool)
+        self._wanted[self.plan.indices()] = True
+        if self.config.shard is not None:
+            self._wanted &= in_shard(self.plan, self.config.shard)
+        self._total = int(self._wanted.sum())
+        self._done = int((self._wanted & self._finished).sum())
+        self.finished_before = self._done == self._total
+        self._target = self._begin_to_write()
 
     def _begin_to_write(self) -> LabelWriter | ShardWriter | None:
         """Take the lock of the output, unless there is nothing left to do."""
         if self._writer is None:
             return None
-        if self.finished_before:
-            self._writer.complete(self._wanted)
-            if self._workers is not None:
-                self._workers.close()
-            return None
         shard = self.config.shard
+        if self.finished_before:
+            # Of parts the last one does: meanwhile the others could not begin.
+            if shard is None or self._writer.all_marked():
+                self._writer.complete(self._wanted)
+            self.close()
+            return None
         target = self._writer if shard is None else ShardWriter(self._writer, shard)
         target.begin()
         weakref.finalize(self, target.close)
@@ -162,23 +163,13 @@ class PredictionRun:
     def _open_writer(self, out: Path, model_name: str) -> LabelWriter:
         with readable(self._pyramid):
             record = describe_run(
-                self.plan,
-                self._pyramid,
-                self._models,
-                self.normalisation,
-                self.config,
-                self.precision,
-                model_name,
-                self.config.outputs,
-            )
+                self.plan, self._pyramid, self._models, self.normalisation, self.config,
+                self.precision, model_name, self.config.outputs,
+            )  # fmt: skip
         writer = LabelWriter(
-            out,
-            self._pyramid,
-            self.plan,
-            self._model_config,
-            record,
+            out, self._pyramid, self.plan, self._model_config, record,
             self.config.overwrite,
-        )
+        )  # fmt: skip
         # The numbers of the first run, so that a later version of the estimate does
         # not leave a seam in the middle of the slide.
         stored = writer.record["normalisation"]
@@ -211,6 +202,8 @@ class PredictionRun:
 
     def close(self) -> None:
         """Let others write to the output; done by the end of an iteration too."""
+        if self._workers is not None:
+            self._workers.close()
         if self._target is not None:
             self._target.close()
 
@@ -263,8 +256,11 @@ class PredictionRun:
         PyramidError
             If the slide cannot be read.
         """
-        with contextlib.suppress(Cancelled):
+        try:
             self._look()
+        except Cancelled:
+            # What is there of it stays to be looked at, but is no answer.
+            return None
         return self.preview
 
     def write_preview(self) -> Path | None:
@@ -311,11 +307,10 @@ class PredictionRun:
     def _predicted(self) -> Iterator[PredictedTile]:
         if isinstance(self._schedule, BlockSchedule) and self._workers is not None:
             self._look()
-            with contextlib.closing(self._workers):
-                for result in self._workers.do(
-                    self._ready(), self._schedule, self._stop, self._lock_text
-                ):
-                    yield from self.take(result)
+            for result in self._workers.do(
+                self._ready(), self._schedule, self._stop, self._lock_text
+            ):
+                yield from self.take(result)
             return
         if isinstance(self._schedule, BlockSchedule):
             raise ConfigError("There is nobody to work.", "workers")  # pragma: no cover
@@ -376,16 +371,10 @@ class PredictionRun:
         Not before the writer has told this slide from others: a prediction is the same
         with a cache and without.
         """
-        return with_coarse_levels(
-            self._pyramid,
-            self._model_config.scale_factors,
-            cache=self._cache,
-            # A look at a region must not wait for a pass over the whole slide.
-            build=self.config.tissue
-            or not (self.config.region or self.config.outlines),
-            on_progress=self._on_progress,
-            should_stop=self._stop.asked,
-        )
+        return with_levels(
+            self._pyramid, self._model_config, self.config, cache=self._cache,
+            on_progress=self._on_progress, should_stop=self._stop.asked,
+        )  # fmt: skip
 
     def _finish(self, written: FilledTile) -> PredictedTile:
         tile, labels = written.tile, written.labels

@@ -71,7 +71,8 @@ def seam_score(
         How the slide is predicted: overlap, context, region and so on.
     labels
         (y, x) labels of a finished prediction of the same slide by the same model and
-        settings, so that only the shifted grid is computed. None: both are.
+        settings, so that only the shifted grid is computed; pixels without a label are
+        not compared. None: both are.
     most_tiles
         Tiles that are compared, at most.
     cache, on_progress, should_stop
@@ -96,9 +97,11 @@ def seam_score(
         cache=cache, on_progress=on_progress, should_stop=should_stop,
     )  # fmt: skip
     configs = [config_of(each) for each in models]
-    other = plan_prediction(
-        work.pyramid, configs, work.config, should_stop, shifted=True
+    # Of the whole slide: the tiles to compare are chosen already.
+    everywhere = dataclasses.replace(
+        work.config, region=None, outlines=(), tissue=False
     )
+    other = plan_prediction(work.pyramid, configs, everywhere, shifted=True)
     stop = StopCheck(should_stop)
     total = 2 * min(most_tiles, len(work.plan))
 
@@ -118,8 +121,12 @@ def seam_score(
     shifted = dataclasses.replace(work, plan=other)
     for filled in _predicted(shifted, list(usual), stop):
         tile, found = filled.tile, filled.labels
+        first = usual[tile.index]
+        # A tile that is compared may be larger than one that was predicted.
+        known = (first > 0) | (labels is None)
         for counts, zone in zip((near, away), zones.of(tile), strict=True):
-            counts += count_pairs(usual[tile.index][zone], found[zone], classes)
+            counted = zone & known
+            counts += count_pairs(first[counted], found[counted], classes)
         compared.append(tile.box)
         tell(len(usual) + len(compared))
     if not compared:

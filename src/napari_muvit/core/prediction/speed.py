@@ -30,6 +30,7 @@ from .blocks import count_work
 from .checks import PixelBox
 from .entry import predict
 from .plan import PredictionPlan
+from .reader import readable
 from .workers import threads_of
 
 QUICK_SECONDS = 2.0
@@ -108,7 +109,7 @@ def measure_speed(
         threads = threads_of(config, workers)
     alone = dataclasses.replace(
         config, workers=1, scheduler=None, shard=None, outlines=(), tissue=False,
-        num_threads=threads,
+        preview=False, num_threads=threads,
     )  # fmt: skip
     look = _Look(pyramid, models, alone, plan, should_stop, cache)
     idle = psutil.Process().memory_info().rss
@@ -161,7 +162,8 @@ class _Look:
         shape = tuple(min(READ_EDGE, n) for n in self._pyramid.shape)
         upper = tuple(v + n for v, n in zip(lower, shape, strict=True))
         started = time.perf_counter()
-        self._pyramid.read(Box(lower, upper), 1.0, shape)
+        with readable(self._pyramid):
+            self._pyramid.read(Box(lower, upper), 1.0, shape)
         return (time.perf_counter() - started) / math.prod(shape)
 
     def single(self) -> tuple[float, int]:
