@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
@@ -207,24 +208,31 @@ def _say_failed(results: Sequence[SlideResult], count: int) -> int:
 
 def _add_seams(
     rows: Sequence[dict[str, Any]],
-    results: Sequence[SlideResult],
+    results: list[SlideResult],
     config: PredictionConfig,
     arguments: argparse.Namespace,
 ) -> None:
     """Score the slides that are finished."""
     from ..core.model.checkpoint import load_model
+    from ..core.prediction.crew import SLIDE_ERRORS
     from ..core.prediction.seam_result import seam_line
 
     models = [load_model(folder) for folder in arguments.models]
-    for path, row, result in zip(arguments.images, rows, results, strict=True):
+    done = zip(arguments.images, rows, tuple(results), strict=True)
+    for number, (path, row, result) in enumerate(done):
         if result.error is not None:
             continue
-        image = open_image(path, arguments)
         try:
+            image = open_image(path, arguments)
             row["seams"] = score_prediction(result, image, models, config, arguments)
         except Cancelled:
             row["stopped"] = True
             return
+        except SLIDE_ERRORS as error:
+            # The others are scored all the same; `_say_failed` says why.
+            row["error"] = str(error)
+            results[number] = dataclasses.replace(result, error=error)
+            continue
         if not arguments.json:
             name = f"{row['image']}: " if len(rows) > 1 else ""
             say(name + seam_line(row["seams"]))

@@ -139,11 +139,11 @@ def score_prediction(
     """
     import zarr
 
-    from ..core.prediction.record import add_to_record, read_record
+    from ..core.prediction.record import add_seams, read_seams
     from ..core.prediction.seams import seam_score
 
     out = result.out
-    stored: dict[str, Any] | None = (read_record(out) or {}).get("seams")
+    stored = read_seams(out)
     if stored is not None and result.finished_before:
         return stored
     with Console(image.name) as console, interruptible() as should_stop:
@@ -152,5 +152,5 @@ def score_prediction(
             cache=cache_settings(arguments), on_progress=console,
             should_stop=should_stop,
         )  # fmt: skip
-    add_to_record(out, "seams", score.to_dict())
+    add_seams(out, score.to_dict())
     return score.to_dict()

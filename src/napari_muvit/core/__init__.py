@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from .prediction.many import predict_many
     from .prediction.outlined import read_outlines
     from .prediction.plan import PredictionPlan, plan_prediction
+    from .prediction.predicted import PredictedTile
+    from .prediction.preview import Preview
     from .prediction.preview_paint import preview_slide
     from .prediction.run import PredictionRun
+    from .prediction.seam_result import SeamScore
     from .prediction.seams import seam_score
     from .prediction.speed import PredictionSpeed, measure_speed
     from .presets import PRESETS, preset
@@ -92,8 +95,11 @@ _HOMES = {
     "prediction.estimate": ("PredictionEstimate", "estimate_prediction"),
     "prediction.many": ("predict_many",),
     "prediction.outlined": ("read_outlines",),
+    "prediction.predicted": ("PredictedTile",),
+    "prediction.preview": ("Preview",),
     "prediction.preview_paint": ("preview_slide",),
     "prediction.run": ("PredictionRun",),
+    "prediction.seam_result": ("SeamScore",),
     "prediction.seams": ("seam_score",),
     "prediction.speed": ("PredictionSpeed", "measure_speed"),
     "presets": ("PRESETS", "preset"),
@@ -116,10 +122,10 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "export_reference_checkpoint", "pretrain", "finetune", "InteractiveTrainer",
     "TrainingResult",
     "plan_prediction", "PredictionPlan", "read_outlines",
-    "predict", "PredictionRun", "predict_many", "SlideResult",
+    "predict", "PredictionRun", "PredictedTile", "predict_many", "SlideResult",
     "measure_speed", "PredictionSpeed", "estimate_prediction", "PredictionEstimate",
     "evaluate", "Evaluation",
-    "preview_slide", "seam_score",
+    "preview_slide", "Preview", "seam_score", "SeamScore",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
     "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",

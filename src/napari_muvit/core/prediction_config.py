@@ -55,7 +55,8 @@ class PredictionConfig(JsonConfig):
     """auto: bf16-mixed on a GPU that computes in it, else 32-true."""
     preview: bool = False
     """Look at the whole slide first with the coarsest level alone (models with
-    coarse_to_fine attention, the pyramid decoder and level heads)."""
+    coarse_to_fine or within_level attention, the pyramid or UNETR decoder and level
+    heads). Of parts the first one does, of several models the first one."""
     overwrite: bool = False
     """Replace another run's output at the same path."""
     num_threads: int | None = None

@@ -103,6 +103,13 @@ def test_memory_does_not_grow_with_the_slide() -> None:
     assert found[1] < 1.1 * found[0]
 
 
+def test_outputs_without_overlap_take_room() -> None:
+    labels = estimated(cpu(overlap=0.0))
+    both = estimated(cpu(overlap=0.0, outputs=("probabilities", "confidence")))
+    # Three planes and one more, of each open tile: along the edge of 5 x 7.
+    assert both.bytes - labels.bytes == 14 * 4 * 64 * 64
+
+
 def test_slides_one_after_the_other_add_up() -> None:
     one, other = estimated(cpu()), estimated(cpu(overlap=0))
     both = one + other

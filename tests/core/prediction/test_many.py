@@ -357,6 +357,38 @@ def test_a_stop_ends_all(
     assert all((labels_of(out) > 0).all() for out in outs)
 
 
+@pytest.mark.parametrize("workers_asked", [1, 2])
+@pytest.mark.parametrize("at", ["slide0", "slide1"])
+def test_a_stop_while_a_slide_is_opened_is_said(
+    slides: list[Path], model: Path, outs: list[Path], crewman: Crewman,
+    workers_asked: int, at: str,
+) -> None:  # fmt: skip
+    stop, first_done = threading.Event(), threading.Event()
+
+    def open_slide(path: Any) -> Any:
+        if Path(path).stem == at:
+            if at == "slide1":
+                assert first_done.wait(60)
+            stop.set()
+        return open_pyramid(path)
+
+    def hear(event: Progress) -> None:
+        if event.subject == "slide0" and event.done == event.total and event.done > 1:
+            first_done.set()
+
+    config = cpu(workers=workers_asked, tissue=True)
+    results = list(
+        predict_many(
+            slides, model, config, outs, open_slide=open_slide, on_progress=hear,
+            should_stop=stop.is_set,
+        )
+    )  # fmt: skip
+    assert results[-1].stopped
+    assert [result.name for result in results][:1] == ["slide0"]
+    assert len(results) == 1 + (at == "slide1")
+    assert not list(outs[0].parent.glob("out*/.muvit/lock"))
+
+
 def test_what_concerns_all_slides_ends_the_run(
     slides: list[Path], model: Path, outs: list[Path], crewman: Crewman
 ) -> None:

@@ -302,6 +302,20 @@ def test_a_crop_of_less_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.labels == expected.labels).mean() > 0.999
     assert max(sizes) == 5
 
+    def smaller(*_args: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(preview_paint, "compute_context", smaller)
+    with pytest.raises(ConfigError, match="A single crop does not fit"):
+        preview_slide(as_pyramid(blocks((128, 128))), make_model(), cpu())
+
+
+def test_of_parts_the_first_one_makes_it() -> None:
+    for part in (0, 1):
+        config = cpu(preview=True, shard=(part, 2))
+        run = predict(as_pyramid(blocks((128, 128))), make_model(), config)
+        assert (run.make_preview() is not None) == (part == 0)
+
 
 @settings(max_examples=40, deadline=None)
 @given(

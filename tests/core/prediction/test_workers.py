@@ -30,6 +30,7 @@ from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.prediction import PredictionRun, crew, predict, writer
 from napari_muvit.core.prediction.blocks import BlockSchedule, block_edge
 from napari_muvit.core.prediction.identity import hash_models
+from napari_muvit.core.prediction.record import add_seams, read_seams
 from napari_muvit.core.prediction.shards import ShardWriter
 from napari_muvit.core.prediction.worker import BlockJob, run_block
 
@@ -242,6 +243,20 @@ def test_a_part_that_is_run_again_keeps_nobody_from_beginning(
     list(predict(pyramid, model, cpu(shard=(1, 2)), out))
     assert chunks_of(out) == whole
     assert predict(pyramid, model, cpu(shard=(0, 2)), out).finished_before
+
+
+def test_a_score_that_is_stored_meanwhile_keeps_no_part_from_ending(
+    pyramid: Any, model: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    out = tmp_path / "out.zarr"
+    list(predict(pyramid, model, cpu(shard=(0, 2)), out))
+    last = predict(pyramid, model, cpu(shard=(1, 2)), out)
+    assert read_seams(out) is None
+    add_seams(out, {"near": 0.5})
+    assert read_seams(out) == {"near": 0.5}
+    list(last)
+    assert chunks_of(out) == whole
+    assert read_seams(out) is None
 
 
 def test_of_two_parts_that_end_at_once_one_makes_the_coarse_levels(

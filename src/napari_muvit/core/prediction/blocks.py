@@ -39,22 +39,13 @@ class BlockSchedule:
         The tiles.
     done
         One flag a tile of the slide's grid: those that are finished.
-    shard
-        (i, n): every n-th block, from the i-th (0 is the first); None: all.
     """
 
-    def __init__(
-        self,
-        plan: PredictionPlan,
-        done: NDArray[np.bool_],
-        shard: tuple[int, int] | None = None,
-    ) -> None:
+    def __init__(self, plan: PredictionPlan, done: NDArray[np.bool_]) -> None:
         self._plan = plan
         self._edge = block_edge(plan)
         self._lock = threading.Lock()
         self._taken = done.copy()
-        if shard is not None:
-            self._taken |= ~in_shard(plan, shard)
         self._order = plan.order(self._taken)
 
     def next(self) -> tuple[int, ...] | None:
@@ -88,7 +79,10 @@ def block_numbers(
 
 
 def in_shard(plan: PredictionPlan, shard: tuple[int, int]) -> NDArray[np.bool_]:
-    """One flag a tile of the slide's grid: whether its block belongs to a shard."""
+    """One flag a tile of the slide's grid: whether its block belongs to a shard.
+
+    Of shard (i, n) is every n-th block, from the i-th (0 is the first).
+    """
     index, count = shard
     tiles = np.arange(plan.num_tiles, dtype=np.int64)
     return np.asarray(block_numbers(plan, tiles, block_edge(plan)) % count == index)

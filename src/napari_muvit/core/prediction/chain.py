@@ -191,7 +191,10 @@ class Chain:
             self._front += 1
 
     def close(self) -> list[SlideResult]:
-        """Close what is open; return what became of the slides that were begun."""
+        """Close what is open; return what became of the slides that were begun.
+
+        One of them is stopped unless all slides are done.
+        """
         self._ended.set()
         self._opener.join()
         begun = [slide.task.number for slide in self._at_work.values()]
@@ -200,6 +203,14 @@ class Chain:
             if slide.task.number in begun:
                 self._results[slide.task.number] = result
         self._open.clear()
+        if not any(result.stopped for result in self._results.values()):
+            # Stopped between two slides, or while one was opened: that one says so.
+            tasks = self._tasks[self._front :]
+            left = [task for task in tasks if task.number not in self._results]
+            for task in left[:1]:
+                self._results[task.number] = SlideResult(
+                    name=task.name, out=task.out, stopped=True
+                )
         return [self._results[number] for number in sorted(self._results)]
 
     def _tell(self) -> None:

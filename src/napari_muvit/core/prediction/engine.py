@@ -23,7 +23,7 @@ from ..model.shared_context import SharedContext, compute_context, segment_withi
 from .canvases import Canvases
 from .checks import PixelBox
 from .context_cache import LEAST, TOUCHED, ContextCache, ViewedContext
-from .execution import HeapTrimmer, StopCheck, prepared
+from .execution import HeapTrimmer, StopCheck, prepared, single_crop
 from .filled import FilledTile
 from .output import Output
 from .plan import PredictionPlan
@@ -323,11 +323,7 @@ class Engine:
             self._released = True
             canvases.release()
         else:
-            raise ConfigError(
-                f"A single crop does not fit into the memory of {device}; choose "
-                "another device. What is finished is kept.",
-                "device",
-            )
+            raise ConfigError(single_crop(device), "device")
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

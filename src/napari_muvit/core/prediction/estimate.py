@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def estimate_prediction(
         view, plan, cache
     )
     passing = round(LOST * speed.batch_bytes) + _kept_bytes(
-        plan, model, speed, tiles, contexts
+        plan, model, speed, tiles, contexts, config.outputs
     )
     reading = _reading_bytes(view, model, plan, tiles)
     each = speed.idle_bytes + AT_WORK + reading + (0 if speed.on_gpu else passing)
@@ -125,11 +126,15 @@ def _kept_bytes(
     speed: PredictionSpeed,
     tiles: int,
     contexts: int,
+    outputs: Collection[str],
 ) -> int:
     """Open tiles and contexts."""
     blends = any(axis.margin for axis in plan.axes)
     size = plan.tile_size * plan.tile_size * plan.zoom[0] * plan.zoom[1]
-    each = round(size * (4 * model.num_classes if blends else 1))
+    planes = 1 + len(outputs)
+    if "probabilities" in outputs:
+        planes += model.num_classes - 1
+    each = round(size * (4 * model.num_classes if blends else planes))
     # Open are those along the edge of what is done.
     count = min(tiles, 2 * max(plan.grid))
     opened = count * each

@@ -98,6 +98,14 @@ class HeapTrimmer:
             self._last = time.monotonic()
 
 
+def single_crop(device: torch.device) -> str:
+    """Return what to say when the memory does not hold a pass of one crop."""
+    return (
+        f"A single crop does not fit into the memory of {device}; choose another "
+        "device. What is finished is kept."
+    )
+
+
 def settled_precision(precision: str, device: torch.device) -> str:
     """Return ``32-true`` or ``bf16-mixed`` for what was asked.
 

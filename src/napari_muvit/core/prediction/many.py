@@ -66,7 +66,8 @@ def predict_many(
     -------
     iterator of SlideResult
         Iterate over it to do the work: one result a slide, in the order of
-        ``sources``. After a stop the slides that were not begun have none.
+        ``sources``. After a stop the one that it came upon is ``stopped``, and those
+        after it have none.
 
     Raises
     ------

@@ -22,7 +22,7 @@ from ..model.shared_context import SharedContext, compute_context
 from ..progress import Progress, ProgressFn, StopFn, ignore_progress, never_stop
 from .checks import whole_span
 from .contexts import preview_notes
-from .execution import StopCheck, prepared
+from .execution import StopCheck, prepared, single_crop
 from .grid import Axis
 from .preview import Preview
 from .reader import POLL_SECONDS, READERS, readable
@@ -249,7 +249,7 @@ def _within_memory(
     except torch.OutOfMemoryError:
         half = len(cells) // 2
         if half == 0:
-            raise
+            raise ConfigError(single_crop(work.device), "device") from None
         first = _within_memory(work, cells[:half], pixels[:half])
         return first + _within_memory(work, cells[half:], pixels[half:])
 

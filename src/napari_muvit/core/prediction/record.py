@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ PRIVATE = ".muvit"
 """Folder inside the store that holds what is ours."""
 LOCK = "lock"
 """File in it that names the one writer."""
+LATER = ("seams", "seams_of")
+"""What is put into ``run.json`` after a run."""
 STOP = "stop"
 """File in it whose presence ends all workers."""
 
@@ -22,8 +25,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return _read_json(path / PRIVATE / "run.json")
 
 
-def add_to_record(path: Path, name: str, value: Any) -> None:
-    """Put something into ``run.json`` of a finished prediction.
+def add_seams(path: Path, score: Mapping[str, Any]) -> None:
+    """Put the seam score of what is finished into ``run.json`` of a prediction.
 
     Raises
     ------
@@ -33,7 +36,31 @@ def add_to_record(path: Path, name: str, value: Any) -> None:
     record = read_record(path)
     if record is None:
         raise OutputError(f"{path} holds no prediction of napari-muvit any more.")
-    write_json(path / PRIVATE / "run.json", record | {name: value})
+    added = {"seams": dict(score), "seams_of": _count_finished(path)}
+    write_json(path / PRIVATE / "run.json", record | added)
+
+
+def read_seams(path: Path) -> dict[str, Any] | None:
+    """Return the seam score of a prediction; None where more is finished since."""
+    record = read_record(path) or {}
+    if record.get("seams_of") != _count_finished(path):
+        return None
+    return record.get("seams")
+
+
+def same_run(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two records are of the same store, whatever was added to one of them."""
+    return _without_later(one) == _without_later(other)
+
+
+def _without_later(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {k: v for k, v in (record or {}).items() if k not in LATER}
+
+
+def _count_finished(path: Path) -> int:
+    """Tiles that are finished, those of parts left out that nobody has taken over."""
+    marks = (path / PRIVATE / "done").read_bytes()
+    return len(marks) - marks.count(0)
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:

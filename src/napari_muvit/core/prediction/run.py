@@ -287,7 +287,9 @@ class PredictionRun:
         return path
 
     def _look(self) -> None:
-        asked = self.config.preview and has_preview(self._model_config)
+        # Of parts the first one makes it for all.
+        asked = self.config.preview and (self.config.shard or (0, 1))[0] == 0
+        asked = asked and has_preview(self._model_config)
         if self.preview is not None or self.finished_before or not asked:
             return
         work = self._ready()

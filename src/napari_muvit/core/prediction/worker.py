@@ -33,7 +33,7 @@ from .identity import hash_model
 from .plan import plan_prediction
 from .record import LOCK, PRIVATE, STOP
 from .schedule import Schedule
-from .store import open_finest, write_finest
+from .store import open_finest, refused, write_finest
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter
@@ -91,10 +91,7 @@ class FinestWriter:
         try:
             write_finest(self._finest, filled)
         except OSError as error:
-            raise OutputError(
-                f"{self._out} cannot be written: {error.strerror or error}. What is "
-                "finished is kept; free the disk and run again."
-            ) from error
+            raise OutputError(refused(self._out, error)) from error
 
 
 def run_block(job: BlockJob) -> BlockResult:

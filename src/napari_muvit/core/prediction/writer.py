@@ -28,7 +28,7 @@ from .filled import LABELS, FilledTile
 from .levels import CoarseLevel, Level, write_levels
 from .marks import check_no_shard, forget_shards, shard_marks
 from .place import refuse_image, remove_left, remove_store
-from .record import LOCK, PRIVATE, STOP, read_record
+from .record import LOCK, PRIVATE, STOP, read_record, same_run
 from .store import (
     StoredImage,
     check_same,
@@ -189,7 +189,7 @@ class LabelWriter:
 
     def check_same(self) -> None:
         """Raise `OutputError` if the store has been overwritten since it was opened."""
-        if read_record(self.path) != self.record:
+        if not same_run(read_record(self.path), self.record):
             raise OutputError(
                 f"{self.path} was overwritten by another run meanwhile; run again."
             )
