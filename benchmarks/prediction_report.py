@@ -85,20 +85,24 @@ def memory() -> str:
     return table(head, rows)
 
 
-def last_scale() -> dict[str, Row]:
-    """The best of the rows of each case; shared machines only ever slow down."""
+def best_scale() -> dict[str, Row]:
+    """The best figures of each case; on a shared machine others only slow it down."""
     best: dict[str, Row] = {}
-    keys = {"busy": "busy", "processes": "gain", "rates": "adopt_per_second"}
     for row in read("prediction_scale"):
-        case = row["case"]
-        if case not in best or row[keys[case]] > best[case][keys[case]]:
-            best[case] = row
+        found = best.setdefault(row["case"], dict(row))
+        for key, value in row.items():
+            if key != "case":
+                better = min if key.startswith("seconds") else max
+                found[key] = better(found[key], value)
+    if "processes" in best:
+        times = best["processes"]
+        times["gain"] = times["seconds_1"] / times["seconds_2"]
     return best
 
 
 def scale() -> str:
     """How busy the model is, and what processes bring."""
-    found = last_scale()
+    found = best_scale()
     lines = []
     if row := found.get("busy"):
         lines.append(
@@ -145,7 +149,7 @@ def gain(tile: float, workers: int, adopt: float, task: float, blocks: int) -> f
 
 def gains() -> dict[str, list[float]]:
     """Gain by model and number of workers."""
-    row = last_scale()["rates"]
+    row = best_scale()["rates"]
     adopt, task = 1 / row["adopt_per_second"], 1 / row["tasks_per_second"]
     return {
         name: [gain(tile, n, adopt, task, max(20 * n, 2000)) for n in WORKERS]
