@@ -95,6 +95,24 @@ def test_the_order_of_the_crops_and_their_batches_do_not_matter(overlap: float) 
         assert (fill(plan, logits, order, batch=seed + 1) == first).all()
 
 
+def test_a_narrow_tile_that_was_touched_longest_ago_does_not_hide_the_others() -> None:
+    # The budget was once taken to hold as many tiles as it holds of the oldest one.
+    plan = make_plan((600, 260))
+    logits = logits_of(plan)
+    budget = 4 * K * 64 * 64 * 4
+    wanted = np.ones(plan.num_tiles, bool)
+    wanted[plan.grid[1] - 2] = False
+    canvases = Canvases(plan, wanted, K, CPU, budget, least=1)
+    corners = [row * plan.axes[1].count for row in range(plan.axes[0].count)]
+    narrow = plan.axes[1].count - 1
+    for number in (narrow, *corners):
+        list(canvases.add([plan.crop(number)], logits[[number]]))
+        held = sum(c.arrays["sums"].nbytes for c in canvases._open.values())
+        # The newest one is never put away.
+        assert held <= budget + K * 64 * 64 * 4
+    canvases.close()
+
+
 def test_what_does_not_fit_into_the_budget_goes_to_disk_and_comes_back() -> None:
     plan = make_plan()
     logits = logits_of(plan)

@@ -53,6 +53,11 @@ class _Open:
     waiting: set[int]
     """Crops that have not come yet."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return sum(array.nbytes for array in self.arrays.values())
+
 
 @dataclass(frozen=True, slots=True)
 class _Away:
@@ -269,11 +274,13 @@ class Canvases:
 
     def _make_room(self, current: int) -> None:
         """Put on disk what was not touched for longest."""
-        each = sum(a.nbytes for a in next(iter(self._open.values())).arrays.values())
-        while len(self._open) > self._least and len(self._open) * each > self._budget:
+        # Not by their number: tiles at the slide's border are smaller.
+        held = sum(canvas.nbytes for canvas in self._open.values())
+        while len(self._open) > self._least and held > self._budget:
             index = next(iter(self._open))
             if index == current:
                 break
+            held -= self._open[index].nbytes
             self._store(index)
 
     def release(self) -> None:
