@@ -115,11 +115,6 @@ class OutputLock:
             with contextlib.suppress(OSError):
                 os.utime(self.path)
 
-    def touch(self) -> None:
-        """Say that the writer is still at work, before it is time again."""
-        with contextlib.suppress(OSError):
-            os.utime(self.path)
-
     def check(self) -> None:
         """Raise `OutputError` when another process has taken the lock over.
 

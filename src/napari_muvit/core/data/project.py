@@ -308,7 +308,6 @@ class Project:
         self._file.append(b"".join(write_line(entry) for entry in entries))
         for entry in entries:
             self._state.apply(entry)
-        self._lock.touch()
         if len(self._state.done) + len(self._state.undone) >= 2 * KEPT_EDITS:
             # The edits are safe already: that it can wait is no failure.
             with contextlib.suppress(OutputError):

@@ -66,11 +66,6 @@ class OutputFolder:
             self._lock.release()
             self._lock = None
 
-    def touch(self) -> None:
-        """Say that the writer is still at work."""
-        if self._lock is not None:
-            self._lock.touch()
-
     def commit(self) -> None:
         """Move the files into place.
 

@@ -184,7 +184,6 @@ class _Job:
         self.counts += counts.astype(np.int64)
         self.thumbnail.see(block, top, left)
         self._blocks += 1
-        self.folder.touch()
         self.on_progress(
             Progress(
                 stage="export", done=self._blocks, total=self._grid.count, unit="block"
@@ -215,7 +214,6 @@ class _Job:
         def told(done: int) -> None:
             if done % TOLD_EVERY == 0 or done == total:
                 check_stop(self.should_stop)
-                self.folder.touch()
                 self.on_progress(
                     Progress(stage="write", done=done, total=total, unit="object")
                 )

@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 
 from ..errors import Cancelled
-from ..lock import OutputLock
 from ..progress import Progress, ProgressFn, StopFn
 from .base_module import Metrics, TrainingModule
 from .budget import Budget
@@ -21,8 +20,6 @@ from .keeper import StateKeeper
 from .run_log import RunLog
 from .state import RunState
 
-TOUCH_SECONDS = 30.0
-"""Between two signs of life in the lock of a run."""
 RATE_STEPS = 20
 """Steps over which the speed is averaged."""
 
@@ -263,8 +260,8 @@ class KeepCallback(L.Callback):
     ----------
     keeper
         Writes it; None in all processes but the first.
-    lock
-        Touched, so that another machine sees that the run is alive.
+    writes
+        Whether this is the process that writes.
     seconds
         Longest time between two states.
     passes
@@ -278,7 +275,7 @@ class KeepCallback(L.Callback):
     def __init__(
         self,
         keeper: StateKeeper,
-        lock: OutputLock | None,
+        writes: bool,
         seconds: float,
         passes: int,
         state: RunState | None,
@@ -286,16 +283,10 @@ class KeepCallback(L.Callback):
     ) -> None:
         self.keeper = keeper
         self.before = before
-        self.lock = lock
+        self.writes = writes
         self.seconds = seconds
         self.passes = passes
         self.state = state
-        self._touched = time.monotonic()
-
-    @property
-    def writes(self) -> bool:
-        """Whether this is the process that writes."""
-        return self.lock is not None
 
     def on_train_start(self, trainer: L.Trainer, _module: L.LightningModule) -> None:
         """Put the optimiser back."""
@@ -312,23 +303,12 @@ class KeepCallback(L.Callback):
         index: int,
     ) -> None:
         """Write when it is time, between two steps that no validation parts."""
-        self._touch()
         due = time.monotonic() - self.keeper.saved_at > self.seconds
         # What the validation behind an epoch's last step finds belongs to its state.
         between = (index + 1) % self.passes == 0 and not trainer.is_last_batch
         if self.writes and due and between:
             self.before()
             self.keeper.save(trainer)
-
-    def on_validation_batch_end(self, *_args: Any, **_kwargs: Any) -> None:
-        """Stay alive in a validation of many minutes too."""
-        self._touch()
-
-    def _touch(self) -> None:
-        now = time.monotonic()
-        if self.lock is not None and now - self._touched > TOUCH_SECONDS:
-            self.lock.touch()
-            self._touched = now
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         """Write what the validation found along with it."""

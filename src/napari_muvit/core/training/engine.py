@@ -193,8 +193,8 @@ class Run:
             log, config.early_stop,
         )  # fmt: skip
         keep = KeepCallback(
-            self.keeper, lock, 60 * config.checkpoint_minutes, job.passes, self.state,
-            self._move_in,
+            self.keeper, lock is not None, 60 * config.checkpoint_minutes, job.passes,
+            self.state, self._move_in,
         )  # fmt: skip
         together = module.together
         stop = StopCallback(self.should_stop, together)
