@@ -63,12 +63,6 @@ class Preview:
         self.finer: Preview | None = None
 
     @property
-    def world_lower(self) -> tuple[float, float]:
-        """World position of the lower edge of pixel 0."""
-        y, x = self._lower
-        return y, x
-
-    @property
     def scale(self) -> tuple[float, float]:
         """Output pixels per pixel along each axis."""
         y, x = (self.world_scale / z for z in self._zoom)

@@ -299,10 +299,15 @@ class PredictionRun:
     def _ready(self) -> Work:
         """Return what goes through which model, once."""
         if self._work is None:
+            # Not before the writer has told this slide from others: a prediction is
+            # the same with a cache of coarse levels and without.
+            pyramid = with_levels(
+                self._pyramid, self._model_config, self.config, cache=self._cache,
+                on_progress=self._on_progress, should_stop=self._stop.asked,
+            )  # fmt: skip
             self._work = Work(
-                self._with_coarse_levels(), self._models, self._model_config,
-                self.normalisation, self.plan, self.config, self._device,
-                self.precision,
+                pyramid, self._models, self._model_config, self.normalisation,
+                self.plan, self.config, self._device, self.precision,
             )  # fmt: skip
         return self._work
 
@@ -366,17 +371,6 @@ class PredictionRun:
                 f"others are done. The first error: {self._first_error} Repair the "
                 "file and run again, or choose a region without it."
             )
-
-    def _with_coarse_levels(self) -> Pyramid:
-        """Return the slide with the levels that it lacks, from the cache on disk.
-
-        Not before the writer has told this slide from others: a prediction is the same
-        with a cache and without.
-        """
-        return with_levels(
-            self._pyramid, self._model_config, self.config, cache=self._cache,
-            on_progress=self._on_progress, should_stop=self._stop.asked,
-        )  # fmt: skip
 
     def _finish(self, written: FilledTile) -> PredictedTile:
         tile, labels = written.tile, written.labels

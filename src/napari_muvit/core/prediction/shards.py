@@ -15,7 +15,7 @@ from ..files import write_bytes
 from ..lock import OutputLock, check_free
 from .marks import DONE, SHARD_LOCK, check_no_shard
 from .record import LOCK, PRIVATE
-from .store import write_finest
+from .store import writable, write_finest
 
 if TYPE_CHECKING:
     from .filled import FilledTile
@@ -50,31 +50,29 @@ class ShardWriter:
             If another one is at work, a plain run is, or the disk refuses.
         """
         path = self._writer.path
+        name = f"{SHARD_LOCK}{self._name}"
         try:
-            self._lock = OutputLock(path / PRIVATE / f"{SHARD_LOCK}{self._name}", path)
-            # After the own lock was taken: of a shard and a plain run that begin at
-            # once, one sees the other.
-            check_free(path / PRIVATE / LOCK, path)
-            self._writer.check_same()
-            if not self._marks.exists():
-                write_bytes(self._marks, bytes(len(self._writer.done)))
-        except OSError as error:
+            with writable(path):
+                self._lock = OutputLock(path / PRIVATE / name, path)
+                # After the own lock was taken: of a shard and a plain run that begin
+                # at once, one sees the other.
+                check_free(path / PRIVATE / LOCK, path)
+                self._writer.check_same()
+                if not self._marks.exists():
+                    write_bytes(self._marks, bytes(len(self._writer.done)))
+        except OutputError:
             self._let_go()
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(self._writer.refused(error)) from error
+            raise
 
     def write(self, filled: FilledTile) -> None:
         """Write a tile at the finest levels, then mark it."""
         if self._lock is not None:
             self._lock.check()
-        try:
+        with writable(self._writer.path):
             write_finest(self._finest, filled)
             with open(self._marks, "r+b", buffering=0) as file:
                 file.seek(filled.tile.index)
                 file.write(b"\x01")
-        except OSError as error:
-            raise OutputError(self._writer.refused(error)) from error
 
     def close(self) -> None:
         """Let go; the last shard makes the coarse levels."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,9 +167,15 @@ def read_marks(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer((path / PRIVATE / "done").read_bytes(), np.uint8)
 
 
-def refused(path: Path, error: OSError) -> str:
-    """Return what to say when the disk refuses."""
-    return (
-        f"{path} cannot be written: {error.strerror or error}. What is finished is "
-        "kept; free the disk or choose another output, and run again."
-    )
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn what the disk says when it refuses into an `OutputError`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}. What is finished is "
+            "kept; free the disk or choose another output, and run again."
+        ) from error

@@ -22,7 +22,7 @@ import numpy as np
 from ..config import PredictionConfig
 from ..data.crops import SlideNormalisation
 from ..data.pyramid import Pyramid
-from ..errors import CheckpointError, OutputError
+from ..errors import CheckpointError
 from ..lock import holds
 from ..model.device import resolve_device
 from .checks import PixelBox
@@ -33,7 +33,7 @@ from .identity import hash_model
 from .plan import plan_prediction
 from .record import LOCK, PRIVATE, STOP
 from .schedule import Schedule
-from .store import open_finest, refused, write_finest
+from .store import open_finest, writable, write_finest
 
 if TYPE_CHECKING:
     from ..model.segmenter import MuViTSegmenter
@@ -88,10 +88,8 @@ class FinestWriter:
 
     def write(self, filled: FilledTile) -> None:
         """Write a tile in output pixels."""
-        try:
+        with writable(self._out):
             write_finest(self._finest, filled)
-        except OSError as error:
-            raise OutputError(refused(self._out, error)) from error
 
 
 def run_block(job: BlockJob) -> BlockResult:

@@ -36,7 +36,7 @@ from .store import (
     is_whole,
     open_images,
     read_marks,
-    refused,
+    writable,
 )
 
 if TYPE_CHECKING:
@@ -102,19 +102,13 @@ class LabelWriter:
         self._waiting: list[int] = []
         self._flushed = time.monotonic()
         refuse_image(self.path, pyramid.path)
-        try:
+        with writable(self.path):
             remove_left(self.path)
             if overwrite:
                 remove_store(self.path)
             if not os.path.lexists(self.path):
                 create_store(self.path, pyramid, plan, config, record)
             self._continue(plan, record)
-        except OutputError:
-            self.close()
-            raise
-        except OSError as error:
-            self.close()
-            raise OutputError(refused(self.path, error)) from error
 
     def _continue(self, plan: PredictionPlan, record: Mapping[str, Any]) -> None:
         found = read_record(self.path)
@@ -160,10 +154,6 @@ class LabelWriter:
         """Whether somebody has done each tile that is asked for, shards together."""
         return bool(self.marked()[self.plan.indices()].all())
 
-    def refused(self, error: OSError) -> str:
-        """Return what to say when the disk refuses."""
-        return refused(self.path, error)
-
     def begin(self) -> None:
         """Become the one writer, and read again what is done.
 
@@ -173,19 +163,17 @@ class LabelWriter:
             If another writer is at work or the disk refuses.
         """
         try:
-            self._lock = OutputLock(self.path / PRIVATE / LOCK, self.path)
-            check_no_shard(self.path)
-            self.check_same()
-            self._take_up()
-            # Left by a writer that was killed within a chunk.
-            for partial in self.path.rglob("*.partial"):
-                partial.unlink(missing_ok=True)
+            with writable(self.path):
+                self._lock = OutputLock(self.path / PRIVATE / LOCK, self.path)
+                check_no_shard(self.path)
+                self.check_same()
+                self._take_up()
+                # Left by a writer that was killed within a chunk.
+                for partial in self.path.rglob("*.partial"):
+                    partial.unlink(missing_ok=True)
         except OutputError:
             self._let_go()
             raise
-        except OSError as error:
-            self._let_go()
-            raise OutputError(refused(self.path, error)) from error
 
     def check_same(self) -> None:
         """Raise `OutputError` if the store has been overwritten since it was opened."""
@@ -228,7 +216,7 @@ class LabelWriter:
         for row in _rows(tiles):
             y0, left, y1, _ = row[0].box
             box = (y0, left, y1, row[-1].box[3])
-            try:
+            with writable(self.path):
                 images = {
                     name: np.asarray(
                         image.levels[0][..., y0:y1, left : box[3]], dtype=np.uint8
@@ -236,10 +224,6 @@ class LabelWriter:
                     for name, image in self.images.items()
                 }
                 self._put(images, box, [tile.index for tile in row], first=1)
-            except OutputError:
-                raise
-            except OSError as error:
-                raise OutputError(refused(self.path, error)) from error
             for tile in row:
                 columns = slice(tile.box[1] - left, tile.box[3] - left)
                 mine = {k: v[..., columns].copy() for k, v in images.items()}
@@ -258,12 +242,8 @@ class LabelWriter:
         OutputError
             If the disk refuses; what was marked before stays.
         """
-        try:
+        with writable(self.path):
             self._put(filled.images, filled.tile.box, [filled.tile.index], first=0)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(refused(self.path, error)) from error
 
     def _put(
         self,
@@ -314,12 +294,9 @@ class LabelWriter:
         if self._lock is None:
             return
         try:
-            if self._waiting:
-                self.flush()
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(refused(self.path, error)) from error
+            with writable(self.path):
+                if self._waiting:
+                    self.flush()
         finally:
             self._let_go()
 
