@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +41,32 @@ def add_predict(commands: Commands) -> None:
     add("images", nargs="+", metavar="IMAGE")
     add(
         "--model", type=Path, required=True, action="append", dest="models",
+        metavar="DIR",
         help="model folder; given several times, the models' answers are averaged",
     )  # fmt: skip
     add("--out", type=Path, required=True, help="folder for the OME-Zarr labels")
+    add("--overwrite", action="store_true", help="replace what is at the output")
+    add("--dry-run", action="store_true", help="say what would be done")
+    add("--json", action="store_true", help="print the result as JSON")
+    _add_slides(predict.add_argument_group("slides").add_argument)
+    _add_passes(predict.add_argument_group("passes of the model").add_argument)
+    _add_outputs(predict.add_argument_group("more to look at").add_argument)
+    _add_processes(predict.add_argument_group("processes").add_argument)
+    predict.set_defaults(run=run_predict)
+
+
+def _add_slides(add: Callable[..., argparse.Action]) -> None:
     add(
         "--region", metavar="WHERE",
         help="y0,x0,y1,x1 in pixels of the finest level, or a GeoJSON file of areas",
     )  # fmt: skip
     add("--tissue", action="store_true", help="skip tiles without tissue")
-    add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
     add_reading(add)
     add_no_cache(add)
+
+
+def _add_passes(add: Callable[..., argparse.Action]) -> None:
+    add("--overlap", type=float, default=0.25, help="of neighbouring crops, 0 to 0.9")
     add("--batch", type=int, default=16, metavar="N", help="crops in one pass")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add(
@@ -63,14 +78,6 @@ def add_predict(commands: Commands) -> None:
         help="coarse levels once for many crops, or anew around each",
     )  # fmt: skip
     add(
-        "--probabilities", action="store_true",
-        help="write each class's probability, too (0 to 255)",
-    )  # fmt: skip
-    add(
-        "--confidence", action="store_true",
-        help="write the largest probability, too (0 to 255)",
-    )  # fmt: skip
-    add(
         "--average", default="none", choices=("none", "flips", "all"),
         help="over mirrored crops (4 passes), turned ones too (8)",
     )  # fmt: skip
@@ -79,11 +86,16 @@ def add_predict(commands: Commands) -> None:
         help="of coarser crops around each fine one: pushed into the slide, never "
         "pushed, or over five places inside (5 passes)",
     )  # fmt: skip
-    add("--workers", type=int, default=1, metavar="N", help="processes here")
-    add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
+
+
+def _add_outputs(add: Callable[..., argparse.Action]) -> None:
     add(
-        "--shard", metavar="I/N",
-        help="do the I-th of N parts (from 0), as a job array does",
+        "--probabilities", action="store_true",
+        help="write each class's probability, too (0 to 255)",
+    )  # fmt: skip
+    add(
+        "--confidence", action="store_true",
+        help="write the largest probability, too (0 to 255)",
     )  # fmt: skip
     add(
         "--preview", action="store_true",
@@ -93,10 +105,15 @@ def add_predict(commands: Commands) -> None:
         "--seams", action="store_true",
         help="at the end: whether borders of crops show, from a few tiles",
     )  # fmt: skip
-    add("--overwrite", action="store_true", help="replace what is at the output")
-    add("--dry-run", action="store_true", help="say what would be done")
-    add("--json", action="store_true", help="print the result as JSON")
-    predict.set_defaults(run=run_predict)
+
+
+def _add_processes(add: Callable[..., argparse.Action]) -> None:
+    add("--workers", type=int, default=1, metavar="N", help="processes here")
+    add("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
+    add(
+        "--shard", metavar="I/N",
+        help="do the I-th of N parts (from 0), as a job array does",
+    )  # fmt: skip
 
 
 def run_predict(arguments: argparse.Namespace) -> int:

@@ -73,7 +73,14 @@ class PredictionConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         self.check_types()
+        self._check_processes()
+        self._check_passes()
+        self._check_place()
+
+    def _check_processes(self) -> None:
         whole(self.workers, 1, "workers")
+        if self.num_threads is not None:
+            whole(self.num_threads, 1, "num_threads")
         if self.shard is not None:
             index, count = self.shard
             require(
@@ -93,6 +100,8 @@ class PredictionConfig(JsonConfig):
             "others have written. Remove the output first.",
             "overwrite",
         )
+
+    def _check_passes(self) -> None:
         require(
             0 <= self.overlap <= 0.9,
             f"overlap is {self.overlap}; 0 to 0.9 is needed.",
@@ -116,8 +125,8 @@ class PredictionConfig(JsonConfig):
             f"tile_size is {self.tile_size}; a power of two is needed.",
             "tile_size",
         )
-        if self.num_threads is not None:
-            whole(self.num_threads, 1, "num_threads")
+
+    def _check_place(self) -> None:
         if self.region is not None:
             require(
                 all(math.isfinite(v) for v in self.region),
