@@ -52,11 +52,11 @@ class _Open:
     was not a number; without it the outputs of the tile."""
     waiting: set[int]
     """Crops that have not come yet."""
+    nbytes: int = 0
+    """Bytes of the arrays that it began with: asked for at each crop, so kept."""
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it holds."""
-        return sum(array.nbytes for array in self.arrays.values())
+    def __post_init__(self) -> None:
+        self.nbytes = sum(array.nbytes for array in self.arrays.values())
 
 
 @dataclass(frozen=True, slots=True)
