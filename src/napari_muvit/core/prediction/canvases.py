@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class _Open:
     was not a number; without it the outputs of the tile."""
     waiting: set[int]
     """Crops that have not come yet."""
-    nbytes: int = 0
+    nbytes: int = field(init=False)
     """Bytes of the arrays that it began with: asked for at each crop, so kept."""
 
     def __post_init__(self) -> None:
