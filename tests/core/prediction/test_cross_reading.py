@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from ome_zarr_models import v05 as models
 
 from napari_muvit.core import open_pyramid
 from napari_muvit.core.config import PredictionConfig
@@ -109,7 +110,6 @@ def test_the_pixels_of_each_level_show_what_is_there(
 def test_another_package_finds_it_valid_and_reads_colours_and_names(
     written: tuple[Path, Path],
 ) -> None:
-    models = pytest.importorskip("ome_zarr_models.v05")
     image, out = written
     models.Image.from_zarr(zarr.open_group(image, mode="r"))
     label = models.ImageLabel.from_zarr(zarr.open_group(out, mode="r"))
