@@ -16,13 +16,17 @@ import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import QStandardPaths, QThreadPool
 
+from napari_muvit._tasks import training as training_tasks
+from napari_muvit._tasks.screen import ScreenPicture
 from napari_muvit.core import prediction
 from napari_muvit.core.config import ModelConfig, TrainingConfig
 from napari_muvit.core.errors import Cancelled
+from napari_muvit.core.geometry import Box
 from napari_muvit.core.prediction.filled import FilledTile
 from napari_muvit.core.prediction.plan import plan_prediction
 from napari_muvit.core.prediction.writer import LabelWriter
 from napari_muvit.core.progress import Progress
+from napari_muvit.core.training.hard_places import HardPlace
 from napari_muvit.widgets import MuViTPanel
 from napari_muvit.widgets import panel as panel_module
 
@@ -94,6 +98,8 @@ class FakeCore:
 
     trainings: list[dict[str, Any]] = field(default_factory=list)
     runs: list[FakeRun] = field(default_factory=list)
+    live: list[FakeTrainer] = field(default_factory=list)
+    pretrainings: list[dict[str, Any]] = field(default_factory=list)
     train_error: BaseException | None = None
     tile_seconds: float = 0.0
 
@@ -148,12 +154,115 @@ class FakeCore:
             stopped=stopped, notes=(), steps=step,
         )  # fmt: skip
 
+    def pretrain(
+        self,
+        images: list[Any],
+        config: TrainingConfig,
+        *,
+        out: Path,
+        model: ModelConfig,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> Any:
+        self.pretrainings.append({"images": images, "config": config})
+        while not should_stop():
+            on_progress(Progress(stage="train", done=1, total=2))
+            time.sleep(0.002)
+        write_model(out, model)
+        return types.SimpleNamespace(
+            model_path=out, config=model, best={}, stopped="stopped", notes=(), steps=1
+        )
+
+    def trainer(
+        self,
+        images: list[Any],
+        annotations: list[Any],
+        config: TrainingConfig,
+        *,
+        model: ModelConfig,
+        start: Path | None,
+    ) -> FakeTrainer:
+        if self.train_error is not None:
+            raise self.train_error
+        made = FakeTrainer(annotations, config, model, start)
+        self.live.append(made)
+        return made
+
     def predict(
         self, source: Any, model: Path, config: Any, out: Path, **callbacks: Any
     ) -> FakeRun:
         run = FakeRun(self, source, model, config, out, **callbacks)
         self.runs.append(run)
         return run
+
+
+class FakeScreen:
+    """Shows a picture at each step: the steps so far, as a label."""
+
+    def __init__(self, image: Any, box: Box | None, threads: int, show: Any) -> None:
+        self.box, self.show = box, show
+        self.next = 0.0
+
+    def look(self, box: Box | None) -> None:
+        self.box = box
+
+    @property
+    def due(self) -> bool:
+        return self.box is not None and time.monotonic() > self.next
+
+    def take(self, network: Any, steps: int, should_stop: Any) -> None:
+        assert self.box is not None
+        self.next = time.monotonic() + 0.05
+        lower, upper = self.box.lower, self.box.upper
+        box = (int(lower[0]), int(lower[1]), int(upper[0]), int(upper[1]))
+        shape = (-(-(box[2] - box[0]) // 4), -(-(box[3] - box[1]) // 4))
+        self.show(ScreenPicture(box, 4, np.full(shape, 1 + steps % 2, np.uint8), steps))
+
+
+class FakeTrainer:
+    """Like `InteractiveTrainer`; its snapshot is a number."""
+
+    def __init__(
+        self,
+        annotations: list[Any],
+        training: TrainingConfig,
+        config: ModelConfig,
+        start: Path | None,
+    ) -> None:
+        self.annotations = list(annotations)
+        self.training, self.config, self.start = training, config, start
+        self.steps = 0
+
+    def annotate(self, number: int, annotations: Any) -> None:
+        self.annotations[number] = annotations
+
+    def snapshot(self) -> int:
+        return self.steps
+
+    def hard_places(self, most: int) -> list[HardPlace]:
+        return [HardPlace(0, Box((100.0, 120.0), (164.0, 184.0)), 0.4)]
+
+    def run(
+        self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> None:
+        begin, total = time.monotonic(), (self.training.minutes or 1) * 60
+        while (spent := time.monotonic() - begin) < total:
+            if should_stop():
+                raise Cancelled("Stopped on request.")
+            self.steps += 1
+            metrics = {
+                "loss": 1 / self.steps, "step": float(self.steps),
+                "mDSC": 1 - 1 / self.steps,
+            }  # fmt: skip
+            on_progress(
+                Progress(
+                    stage="train", done=spent, total=total, unit="s", metrics=metrics
+                )
+            )
+            time.sleep(0.002)
+
+    def save(self, out: Path) -> Path:
+        return write_model(out, self.config)
 
 
 class FakeRun:
@@ -227,8 +336,13 @@ def core(monkeypatch: pytest.MonkeyPatch) -> FakeCore:
     fake = FakeCore()
     module = types.ModuleType("napari_muvit.core.training")
     module.finetune = fake.finetune  # type: ignore[attr-defined]
+    module.pretrain = fake.pretrain  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "napari_muvit.core.training", module)
     monkeypatch.setattr(prediction, "predict", fake.predict, raising=False)
+    module = types.ModuleType("napari_muvit.core.training.interactive")
+    module.InteractiveTrainer = fake.trainer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(training_tasks, "Screen", FakeScreen)
     return fake
 
 

@@ -252,6 +252,7 @@ def test_values_follow_the_user_s_classes(
 def test_training_gets_what_the_pages_say(
     qtbot: Any, panel: MuViTPanel, annotated: Shapes, core: FakeCore
 ) -> None:
+    panel.train.way.setCurrentIndex(1)  # thorough
     panel.train.minutes.setValue(0.1)
     panel.train.train_button.click()
     assert panel.stop_button.isEnabled()
@@ -281,6 +282,7 @@ def test_training_gets_what_the_pages_say(
 def test_a_stopped_training_gives_a_model(
     qtbot: Any, panel: MuViTPanel, annotated: Shapes, core: FakeCore, user_folders: Path
 ) -> None:
+    panel.train.way.setCurrentIndex(1)  # thorough
     panel.train.train_button.click()
     qtbot.waitUntil(lambda: len(panel.train.plot.validation) > 0, timeout=TIMEOUT)
     panel.stop_button.click()
@@ -297,6 +299,7 @@ def test_a_stopped_training_gives_a_model(
 def test_training_may_start_from_a_saved_model(
     qtbot: Any, panel: MuViTPanel, annotated: Shapes, core: FakeCore, saved_model: Path
 ) -> None:
+    panel.train.way.setCurrentIndex(1)  # thorough
     panel.train.start_from.use(saved_model)
     assert not panel.train.preset.isEnabled()
     panel.train.minutes.setValue(0.1)

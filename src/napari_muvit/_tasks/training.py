@@ -88,7 +88,7 @@ class TrainTask:
 
         make_folder(self.out.parent)
         screen = Screen(self.images[0], self.look, self.config.num_threads, tell)
-        user = _User(commands, should_stop, screen)
+        user = User(commands, should_stop, screen)
 
         def follow(event: Progress) -> None:
             on_progress(event)
@@ -151,7 +151,7 @@ class LiveTrainTask:
             model=self.model, start=self.start,
         )  # fmt: skip
         screen = Screen(self.images[0], self.look, self.config.num_threads, tell)
-        user = _User(commands, should_stop, screen, trainer)
+        user = User(commands, should_stop, screen, trainer)
         watch = _Watch(trainer, screen, user, on_progress, tell, self.out)
         stopped = False
         try:
@@ -165,14 +165,14 @@ class LiveTrainTask:
         return Trained(self.out, trainer.config, watch.figures, stopped, trainer.steps)
 
 
-class _User:
+class User:
     """Does what the user asks for in the midst of a training."""
 
     def __init__(
         self,
         commands: Commands,
         should_stop: Callable[[], bool],
-        screen: Screen,
+        screen: Screen | None = None,
         trainer: InteractiveTrainer | None = None,
     ) -> None:
         self._commands = commands
@@ -216,7 +216,7 @@ class _User:
             self._held = command.held
         elif isinstance(command, Discard):
             self._unwanted = True
-        elif isinstance(command, Look):
+        elif isinstance(command, Look) and self._screen is not None:
             self._screen.look(command.box)
         elif isinstance(command, Annotate) and self._trainer is not None:
             self._trainer.annotate(command.slide, command.annotations)
@@ -229,7 +229,7 @@ class _Watch:
         self,
         trainer: InteractiveTrainer,
         screen: Screen,
-        user: _User,
+        user: User,
         on_progress: Callable[[Progress], None],
         tell: Callable[[object], None],
         out: Path,

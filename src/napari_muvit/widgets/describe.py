@@ -128,7 +128,6 @@ def duration(seconds: float) -> str:
 def training_text(metrics: Mapping[str, float], seconds_left: float | None) -> str:
     """Return the status line of a training."""
     parts = [f"step {metrics['step']:.0f}"] if "step" in metrics else []
-    parts += [f"loss {metrics['loss']:.2f}"] if "loss" in metrics else []
     parts += [f"mDSC {metrics['mDSC']:.2f}"] if "mDSC" in metrics else []
     parts += [f"{duration(seconds_left)} left"] if seconds_left is not None else []
     return " · ".join(parts)

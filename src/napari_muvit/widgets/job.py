@@ -32,7 +32,7 @@ class JobSignals(WorkerBaseSignals):  # type: ignore[misc]
     told = Signal(object)  # whatever the task passed to ``tell``
     succeeded = Signal(object)  # the result, also of a task stopped half-way
     failed = Signal(object)  # the exception
-    cancelled = Signal()  # stopped before there was a result
+    cancelled = Signal(str)  # stopped before there was a result; how
 
 
 class Job(FunctionWorker[object]):  # type: ignore[misc]
@@ -70,9 +70,9 @@ class Job(FunctionWorker[object]):  # type: ignore[misc]
         signals = self.signals
         try:
             result = self._do(cast("Task", self._func))
-        except Cancelled:
+        except Cancelled as stopped:
             self._flush()
-            signals.cancelled.emit()
+            signals.cancelled.emit(str(stopped))
         except BaseException as error:  # noqa: BLE001 - a lost error is a stuck panel
             self._flush()
             signals.failed.emit(error)
@@ -197,8 +197,8 @@ class JobRunner(QObject):
             logger.error("A MuViT job failed.", exc_info=error)
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
-    def _on_cancelled(self) -> None:
-        self.said.emit("Stopped.")
+    def _on_cancelled(self, how: str) -> None:
+        self.said.emit(how)
 
     def _on_finished(self) -> None:
         self._job = None

@@ -12,7 +12,7 @@ from .ui import readable, theme_color
 
 Points = list[tuple[float, float]]
 
-TRAIN_COLOR, VALIDATION_COLOR = "#6080f0", "#f0a040"
+TRAIN_COLOR, VALIDATION_COLOR, DICE_COLOR = "#6080f0", "#f0a040", "#50b090"
 SMOOTHING = 0.1
 """Share of a new value in the running mean of the training loss."""
 MAX_POINTS = 2000
@@ -21,7 +21,7 @@ MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 34, 16, 8, 6
 
 
 class LossPlot(QWidget):
-    """Training loss as a line, validation loss as a line with dots."""
+    """Training loss as a line, validation loss with dots, Dice as a broken line."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -31,12 +31,14 @@ class LossPlot(QWidget):
         self.setMinimumHeight(110)
         self.setMaximumHeight(220)
         self.setToolTip(
-            "Loss on the annotated regions (blue) and on annotated regions that were "
-            "held back (orange). Lower is better; when only the blue one falls, more "
-            "annotations help more than more time."
+            "Loss on the annotated regions (line) and on annotated regions that were "
+            "held back (dots). Lower is better; when only the line falls, more "
+            "annotations help more than more time. The broken line is the mean Dice "
+            "of the classes, from 0 at the bottom to 1 at the top."
         )
         self.train: Points = []
         self.validation: Points = []
+        self.dice: Points = []
         self._stride = 1
         self._seen = 0
         self._mean: float | None = None
@@ -46,8 +48,8 @@ class LossPlot(QWidget):
         return QSize(280, 150)
 
     def clear(self) -> None:
-        """Forget both curves."""
-        self.train, self.validation = [], []
+        """Forget all curves."""
+        self.train, self.validation, self.dice = [], [], []
         self._stride, self._seen, self._mean = 1, 0, None
         self.update()
 
@@ -72,6 +74,14 @@ class LossPlot(QWidget):
             self.validation.append((step, loss))
             self.update()
 
+    def add_dice(self, step: float, dice: float) -> None:
+        """Add a mean Dice, 0 to 1."""
+        if math.isfinite(dice):
+            self.dice.append((step, dice))
+            if len(self.dice) > MAX_POINTS:
+                self.dice = self.dice[::2]
+            self.update()
+
     def paintEvent(self, event: QPaintEvent | None) -> None:
         """Draw frame, axis numbers and curves."""
         painter = QPainter(self)
@@ -93,13 +103,15 @@ class LossPlot(QWidget):
             )
             return
         low, high = _limits([loss for _, loss in points])
-        last = max(max(step for step, _ in points), 1.0)
+        last = max(max(step for step, _ in points + self.dice), 1.0)
         self._draw_axes(painter, area, low, high, last)
-        blue = readable(QColor(TRAIN_COLOR))
-        orange = readable(QColor(VALIDATION_COLOR))
+        blue = QPen(readable(QColor(TRAIN_COLOR)), 2)
+        orange = QPen(readable(QColor(VALIDATION_COLOR)), 2)
         scale = (low, high, last)
         self._draw_curve(painter, area, self.train, scale, blue)
         self._draw_curve(painter, area, self.validation, scale, orange, dots=True)
+        green = QPen(readable(QColor(DICE_COLOR)), 1.5, Qt.PenStyle.DashLine)
+        self._draw_curve(painter, area, self.dice, (0.0, 1.0, last), green)
 
     def _draw_axes(
         self, painter: QPainter, area: QRectF, low: float, high: float, last: float
@@ -117,14 +129,18 @@ class LossPlot(QWidget):
         below = QRectF(area.left(), area.bottom() + 1, area.width(), MARGIN_BOTTOM - 1)
         painter.drawText(below, Qt.AlignmentFlag.AlignLeft, "step 0")
         painter.drawText(below, Qt.AlignmentFlag.AlignRight, f"{last:.0f}")
-        legend = area.adjusted(0, 2, -4, 0)
-        painter.setPen(readable(QColor(VALIDATION_COLOR)))
-        painter.drawText(legend, Qt.AlignmentFlag.AlignRight, "validation")
-        width = painter.fontMetrics().horizontalAdvance("validation   ")
-        painter.setPen(readable(QColor(TRAIN_COLOR)))
-        painter.drawText(
-            legend.adjusted(0, 0, -width, 0), Qt.AlignmentFlag.AlignRight, "train"
-        )
+        self._draw_legend(painter, area.adjusted(0, 2, -4, 0))
+
+    def _draw_legend(self, painter: QPainter, area: QRectF) -> None:
+        shown = [("train", TRAIN_COLOR, self.train),
+                 ("validation", VALIDATION_COLOR, self.validation),
+                 ("Dice", DICE_COLOR, self.dice)]  # fmt: skip
+        for words, color, points in reversed(shown):
+            if points:
+                painter.setPen(readable(QColor(color)))
+                painter.drawText(area, Qt.AlignmentFlag.AlignRight, words)
+                width = painter.fontMetrics().horizontalAdvance(words + "   ")
+                area = area.adjusted(0, 0, -width, 0)
 
     @staticmethod
     def _draw_curve(
@@ -132,7 +148,7 @@ class LossPlot(QWidget):
         area: QRectF,
         points: Points,
         scale: tuple[float, float, float],
-        color: QColor,
+        pen: QPen,
         *,
         dots: bool = False,
     ) -> None:
@@ -144,10 +160,10 @@ class LossPlot(QWidget):
             )
             for step, loss in points
         ]
-        painter.setPen(QPen(color, 2))
+        painter.setPen(pen)
         painter.drawPolyline(QPolygonF(placed))
         if dots:
-            painter.setBrush(color)
+            painter.setBrush(pen.color())
             for point in placed:
                 painter.drawEllipse(point, 2.5, 2.5)
             painter.setBrush(Qt.BrushStyle.NoBrush)

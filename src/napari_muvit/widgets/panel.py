@@ -66,7 +66,12 @@ class MuViTPanel(QWidget):
         self.data = DataPage(napari_viewer, self.state)
         self.annotate = AnnotatePage(napari_viewer, self.state)
         self.train = TrainPage(
-            self.state, self.runner, self.data.pyramid, self.annotate.annotations
+            napari_viewer,
+            self.state,
+            self.runner,
+            lambda: self.data.image.layer,
+            lambda: [self.data.pyramid()],
+            lambda: [(self.data.pyramid(), self.annotate.annotations())],
         )
         self.predict = PredictPage(
             napari_viewer,

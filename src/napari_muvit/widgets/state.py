@@ -54,6 +54,10 @@ class PanelState:
     touched: bool = False
     """Whether the user (not the panel) made the class list."""
     preset: str = "tiny"
+    model_changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of a new model that the user has changed from the preset."""
+    training_changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of a training that the user has changed from the preset."""
     start: SavedModel | None = None
     """The model that training starts from; None: a new one of the preset."""
     models: list[SavedModel] = field(default_factory=list)
@@ -116,7 +120,12 @@ class PanelState:
         """Name and settings of the network that training would make."""
         if self.start is not None:
             return self.start.title, self.start.config.to_dict()
-        return self.preset, preset(self.preset).model
+        return self.preset, self.network_values
+
+    @property
+    def network_values(self) -> dict[str, Any]:
+        """Settings of a new model, as the preset and the user say."""
+        return {**preset(self.preset).model, **self.model_changes}
 
     def remember(self, model: SavedModel) -> None:
         """Put a model first in the list."""
@@ -138,6 +147,7 @@ class PanelState:
             "class_names": self.names,
             "class_colors": tuple(c.color for c in self.classes),
             "pixel_size": None if size is None else sum(size) / len(size),
+            **self.model_changes,
         }
         return ModelConfig(**values)
 
@@ -148,5 +158,6 @@ class PanelState:
                 **preset(self.preset).training,
                 "minutes": minutes,
                 "num_threads": num_threads,
+                **self.training_changes,
             }
         )

@@ -1,59 +1,89 @@
-"""Step 3: train for a few minutes and watch the loss."""
+"""Step 3: train for a few minutes and watch it learn."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDoubleSpinBox,
+    QMessageBox,
+    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
-from .._tasks.training import Trained, TrainTask
+from .._layers import visible_box
+from .._tasks.commands import Annotate, Discard, Pause
+from .._tasks.training import LiveTrainTask, Trained, TrainTask
 from ..core.config import ModelConfig
-from ..core.data.annotations import Annotations, LabelImage
+from ..core.data.annotations import Annotations
 from ..core.data.pyramid import Pyramid
-from ..core.errors import AnnotationError, MuvitError
+from ..core.errors import MuvitError
 from ..core.geometry import Box
 from ..core.presets import PRESETS
-from ..core.progress import Progress
 from . import describe
+from .hard_places import HardPlaceList
 from .job import JobRunner, worker_threads
 from .loss_plot import LossPlot
 from .model_chooser import ModelChooser
 from .places import model_folder
-from .state import PanelState, SavedModel
-from .ui import Combo, Warning_, button, form, text
+from .pretrain_part import PretrainPart
+from .state import PanelState
+from .train_options import TrainOptions
+from .trained import TrainingNotes, remember_trained
+from .training_checks import check_place, missing_classes
+from .training_watch import TrainingWatch
+from .ui import Combo, Warning_, button, form, row, text
+from .view import go_to
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
 
 NEW_MODEL = "a new model"
 DEFAULT_MINUTES = 30.0
 """For presets that name none."""
+LIVE, THOROUGH = "live", "thorough"
+WAYS = {
+    LIVE: "live: strokes count at once",
+    THOROUGH: "thorough: the best is kept",
+}
+WAY_TIP = (
+    "Live: what you draw meanwhile counts from the next step on, and the slide shows "
+    "what the model makes of it. Thorough: a part of the annotations is held back to "
+    "judge the model by, and the best one is kept; for the last training."
+)
+Slides = Callable[[], Sequence[tuple[Pyramid, Annotations]]]
+"""The slides to train on, the one on screen first."""
 
 
 class TrainPage(QWidget):
-    """Preset, start, minutes, and the loss curve."""
+    """Size, minutes, start, and what happens meanwhile."""
 
     network_changed = Signal()
     trained = Signal(object)  # SavedModel
 
     def __init__(
         self,
+        viewer: ViewerModel,
         state: PanelState,
         runner: JobRunner,
-        pyramid: Callable[[], Pyramid],
-        annotations: Callable[[], Annotations],
+        image: Callable[[], Image | None],
+        pyramids: Callable[[], Sequence[Pyramid]],
+        slides: Slides,
     ) -> None:
         super().__init__()
+        self.viewer = viewer
         self.state = state
         self.runner = runner
-        self._pyramid = pyramid
-        self._annotations = annotations
-        self._started = 0.0
-        self._metrics: dict[str, float] = {}
+        self._image = image
+        self._slides = slides
+        self.watch: TrainingWatch | None = None
         self.start_from = ModelChooser(
             state,
             NEW_MODEL,
@@ -61,18 +91,22 @@ class TrainPage(QWidget):
             tooltip="Start from a model that knows similar tissue, or from nothing.",
         )
         self.preset = Combo("How large the model is.")
+        self.way = Combo(WAY_TIP)
         self.summary = text()
         self.minutes = self._make_minutes()
-        self.minutes.setValue(self._usual_minutes())
-        self.train_button = button(
-            "Start training", self.train, "Train on the annotated regions"
-        )
+        self.options = TrainOptions()
+        self.pretraining = PretrainPart(state, runner, pyramids)
+        self._make_buttons()
         self.plot = LossPlot()
+        self.places = HardPlaceList(self._go)
         self.result = text()
         self.problem = Warning_()
+        self.notes = TrainingNotes()
         self._fill()
         self._lay_out()
+        self.minutes.setValue(self._usual_minutes())
         runner.busy_changed.connect(self._on_busy)
+        self._on_busy(False)
 
     @staticmethod
     def _make_minutes() -> QDoubleSpinBox:
@@ -81,32 +115,67 @@ class TrainPage(QWidget):
         box.setDecimals(1)
         box.setSuffix(" min")
         box.setToolTip(
-            "How long to train. You can stop earlier: the best model so far is kept."
+            "How long to train. You can stop earlier: what was learned is kept."
         )
         return box
+
+    def _make_buttons(self) -> None:
+        self.train_button = button(
+            "Start training", self.train, "Train on the annotated regions"
+        )
+        self.continue_button = button(
+            "Continue", self._continue, "Go on from the model that was saved last"
+        )
+        self.pause_button: QPushButton = button(
+            "Pause", self._pause, "Hold the training, or go on", checkable=True
+        )
+        self.discard_button = button(
+            "Discard…", self._discard, "Stop, and keep no model of this training"
+        )
+        self.picture = QCheckBox("live preview on the slide")
+        self.picture.setChecked(True)
+        self.picture.setToolTip(
+            "While it trains, show what the model makes of the part that is on screen. "
+            "It takes about a seventh of the time."
+        )
+        self.picture.toggled.connect(self._on_picture)
+        self.running = row(self.pause_button, self.discard_button)
 
     def _fill(self) -> None:
         for name in PRESETS:
             self.preset.addItem(name, name)
         self.preset.setCurrentIndex(list(PRESETS).index(self.state.preset))
         self.preset.currentIndexChanged.connect(self._on_preset)
+        for way, words in WAYS.items():
+            self.way.addItem(words, way)
         self.start_from.changed.connect(self._on_start_from)
         self.start_from.refused.connect(self.problem.say)
+        self.options.changed.connect(self._on_options)
+        self._show_options()
         self._describe()
+        unfinished = self.notes.unfinished
+        self.continue_button.setVisible(unfinished is not None)
+        if unfinished is not None:
+            self.problem.say(
+                f"The last training, of {unfinished.slide}, was cut off. What it had "
+                "saved is kept: Continue goes on from there."
+            )
 
     def _lay_out(self) -> None:
         top = form()
         top.addRow("start from", self.start_from)
-        top.addRow("preset", self.preset)
+        top.addRow("size", self.preset)
+        top.addRow("way", self.way)
         top.addRow("time", self.minutes)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(top)
-        layout.addWidget(self.summary)
-        layout.addWidget(self.train_button)
-        layout.addWidget(self.problem)
-        layout.addWidget(self.plot)
-        layout.addWidget(self.result)
+        for widget in (
+            self.summary, self.options, self.pretraining, self.train_button,
+            self.continue_button, self.running, self.picture, self.problem, self.plot,
+            self.result, self.places,
+        ):  # fmt: skip
+            layout.addWidget(widget)
         layout.addStretch(1)
 
     # ---- choices
@@ -114,6 +183,7 @@ class TrainPage(QWidget):
     def _on_preset(self) -> None:
         self.state.preset = self.preset.currentData()
         self.minutes.setValue(self._usual_minutes())
+        self._show_options()
         self._describe()
         self.network_changed.emit()
 
@@ -121,17 +191,39 @@ class TrainPage(QWidget):
         training = PRESETS[self.state.preset].training
         return float(training.get("minutes", DEFAULT_MINUTES))
 
+    def _show_options(self) -> None:
+        """Show the preset's settings; what was changed before is forgotten."""
+        self.state.model_changes.clear()
+        self.state.training_changes.clear()
+        training = self.state.training(self._usual_minutes(), worker_threads())
+        self.options.show_values(training.to_dict(), self.state.network_values)
+
+    def _on_options(self) -> None:
+        self.problem.say("")
+        self.state.training_changes.clear()
+        self.state.training_changes.update(self.options.training.changes())
+        self.state.model_changes.clear()
+        self.state.model_changes.update(self.options.model.changes())
+        try:
+            self.state.training(self.minutes.value(), worker_threads())
+            ModelConfig(**self.state.network_values)
+        except MuvitError as error:
+            self.problem.say(str(error))
+            return
+        self._describe()
+        self.network_changed.emit()
+
     def _on_start_from(self) -> None:
         self.problem.say("")
         self.state.start = self.start_from.chosen
         self.preset.setEnabled(self.state.start is None)
+        self.options.model_part.setVisible(self.state.start is None)
         self._describe()
         self.network_changed.emit()
 
     def _describe(self) -> None:
         start = self.start_from.chosen
-        model = PRESETS[self.state.preset].model
-        factors = start.config.scale_factors if start else model["scale_factors"]
+        factors = self.state.network[1]["scale_factors"]
         scales = ", ".join(f"{f:g}×" for f in factors)
         if start is None:
             summary = PRESETS[self.state.preset].summary
@@ -163,98 +255,144 @@ class TrainPage(QWidget):
         self.problem.say("")
         self.result.setText("")
         try:
-            pyramid = self._pyramid()
-            start = self.start_from.chosen
-            annotations = self._annotations()
-            _check_place(annotations, pyramid)
-            task = TrainTask(
-                images=(pyramid,),
-                annotations=(annotations,),
-                config=self.state.training(self.minutes.value(), worker_threads()),
-                model=self._model(pyramid),
-                start=start.path if start else None,
-                out=model_folder(pyramid.name, pyramid.path),
-            )
+            task = self.task()
         except MuvitError as error:
             self.problem.say(str(error))
             self.runner.said.emit("Not started.")  # not what an earlier run said
             return
-        self.problem.say(_missing_classes(annotations, self.state.names))
+        self.problem.say(missing_classes(task.annotations, self.state.names))
+        self.continue_button.setVisible(False)
         self.plot.clear()
-        self._metrics = {}
-        self._started = time.monotonic()
+        self.places.show_places(())
+        self._follow(task)
+        self.notes.begin(task.out, task.images[0].name)
         self.runner.said.emit(describe.PREPARING)
         self.runner.start(
-            task, on_success=self._on_trained, on_progress=self._on_progress
+            task,
+            on_success=self._on_trained,
+            on_progress=self.watch.on_progress if self.watch else None,
+            on_told=self.watch.on_told if self.watch else None,
+            on_end=self._on_end,
         )
 
-    def _on_progress(self, events: list[Progress]) -> None:
-        left: float | None = None
-        message = ""
-        for event in events:
-            self._metrics.update(event.metrics)
-            step = self._metrics.get("step", 0.0)
-            if event.stage == "train" and "loss" in event.metrics:
-                self.plot.add_train(step, event.metrics["loss"])
-            elif event.stage == "validate" and "val_loss" in event.metrics:
-                self.plot.add_validation(step, event.metrics["val_loss"])
-            message = event.message or message
-            left = self._seconds_left(event)
-        words = describe.training_text(self._metrics, left)
-        self.runner.said.emit(words or message or describe.PREPARING)
+    def task(self) -> TrainTask | LiveTrainTask:
+        """Return the training that the panel describes.
 
-    def _seconds_left(self, event: Progress) -> float | None:
-        if event.unit == "s":
-            return event.total - event.done
-        if event.stage != "train" or event.done <= 0:
+        Raises
+        ------
+        MuvitError
+            If something is missing or does not fit, in one sentence.
+        """
+        image, slides = self._image(), self._slides()
+        pyramid, annotations = slides[0]
+        check_place(annotations, pyramid)
+        start = self.start_from.chosen
+        return (TrainTask if self.way.currentData() == THOROUGH else LiveTrainTask)(
+            images=tuple(p for p, _ in slides),
+            annotations=tuple(a for _, a in slides),
+            config=self.state.training(self.minutes.value(), worker_threads()),
+            model=self._model(pyramid),
+            start=start.path if start else self.pretraining.encoder,
+            out=model_folder(pyramid.name, pyramid.path),
+            look=self._seen(image),
+        )
+
+    def _seen(self, image: Image | None) -> Box | None:
+        if image is None or not self.picture.isChecked():
             return None
-        spent = time.monotonic() - self._started
-        return spent * (event.total - event.done) / event.done
+        return visible_box(self.viewer, image)
+
+    def _follow(self, task: TrainTask | LiveTrainTask) -> None:
+        image = self._image()
+        if image is None or task.model is None:
+            return
+        if self.watch is not None:
+            self.watch.screen.remove()
+            self.watch.deleteLater()
+        self.watch = TrainingWatch(
+            self.viewer, image, task.model, self.runner, self.plot, self.places,
+            live=isinstance(task, LiveTrainTask), parent=self,
+        )  # fmt: skip
+        self.watch.shows_picture = self.picture.isChecked()
+        self.watch.said.connect(self.runner.said)
+
+    def annotations_changed(self) -> None:
+        """Let a live training learn from new strokes."""
+        if self.watch is None or not self.busy_training:
+            return
+        try:
+            slides = self._slides()
+        except MuvitError:
+            return  # such as all regions taken back, for the moment
+        if self._image() is self.watch.image:
+            self.runner.send(Annotate(0, slides[0][1]))
+
+    @property
+    def busy_training(self) -> bool:
+        """Whether a training of this page is under way."""
+        return self.notes.running
+
+    def _continue(self) -> None:
+        unfinished = self.notes.unfinished
+        if unfinished is not None:
+            self.start_from.use(Path(unfinished.out))
+            self.continue_button.setVisible(False)
+            self.notes.drop()
+            self.train()
+
+    def _pause(self) -> None:
+        held = self.pause_button.isChecked()
+        self.pause_button.setText("Go on" if held else "Pause")
+        if self.watch is not None:
+            self.watch.paused = held
+        self.runner.send(Pause(held))
+        self.runner.said.emit("Paused." if held else describe.PREPARING)
+
+    def _discard(self) -> None:
+        if self._sure():
+            self.runner.said.emit("Stopping …")
+            self.runner.send(Discard())
+
+    def _sure(self) -> bool:
+        answer = QMessageBox.question(
+            self, "MuViT", "Stop, and keep no model of this training?"
+        )
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _on_picture(self, shown: bool) -> None:
+        if self.watch is not None:
+            self.watch.show_picture(shown)
+
+    def _go(self, slide: int, box: Box) -> None:
+        image = self.watch.image if self.watch is not None else None
+        if slide == 0 and image is not None and image in self.viewer.layers:
+            go_to(self.viewer, image, box)
+        else:
+            self.problem.say("This place lies on another slide; choose it on page 1.")
 
     def _on_trained(self, result: Trained) -> None:
-        quality = result.best.get("mDSC")
-        known = "" if quality is None else f" · mDSC {quality:.2f}"
-        title = f"trained {time.strftime('%H:%M')}{known}"
-        model = SavedModel(result.path, result.config, title)
-        self.state.remember(model)
+        model, known = remember_trained(self.state, result)
         self.start_from.show_models()
         ended = "Stopped" if result.stopped else "Done"
         self.runner.said.emit(f"{ended}{known}")
         self.result.setText(
-            f"{ended}. The best model is kept as {model.path.name} "
+            f"{ended}. The model is kept as {model.path.name} "
             f"{describe.place(model.path)}. Go on with 4 Predict."
         )
         self.result.setToolTip(str(model.path))
         self.problem.say("\n".join(result.notes))
         self.trained.emit(model)
 
+    def _on_end(self) -> None:
+        self.notes.end()
+        if self.watch is not None:
+            self.watch.finish()
+
     def _on_busy(self, busy: bool) -> None:
         self.train_button.setEnabled(not busy)
-
-
-def _check_place(annotations: Annotations, pyramid: Pyramid) -> None:
-    """Raise `AnnotationError` when no annotation lies upon the slide."""
-    slide = Box((0.0, 0.0), tuple(float(n) for n in pyramid.shape))
-    if not annotations.touches(slide):
-        raise AnnotationError(
-            f"All annotations lie outside the image {pyramid.name!r}. Outline regions "
-            "upon it, or give the annotation layer the image's scale and translate."
-        )
-
-
-def _missing_classes(annotations: Annotations, names: Sequence[str]) -> str:
-    """Return which classes nothing was marked as, in words."""
-    marked: set[int] = set()
-    for item in annotations.items:
-        if isinstance(item, LabelImage):
-            marked.update((item.values or {}).values())
-        else:
-            marked.add(item.label)
-    missing = [n for k, n in enumerate(names, start=1) if k not in marked]
-    if not missing:
-        return ""
-    one = len(missing) == 1
-    return (
-        f"Nothing is annotated as {', '.join(missing)}: the model cannot learn "
-        f"{'this class' if one else 'these classes'}."
-    )
+        self.continue_button.setEnabled(not busy)
+        training = busy and self.busy_training
+        self.train_button.setVisible(not training)
+        self.running.setVisible(training)
+        self.pause_button.setChecked(False)
+        self.pause_button.setText("Pause")

@@ -1,0 +1,60 @@
+"""Everything that may be chosen about a training, in two folded forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from ..core.config import ModelConfig, TrainingConfig
+from .config_form import ConfigForm
+from .foldable import Foldable
+
+TRAINING = (
+    "batch_size", "accumulate", "learning_rate", "encoder_learning_rate",
+    "weight_decay", "schedule", "warmup", "ema", "clip_norm", "dice_weight",
+    "foreground_weight", "foreground_share", "level_weight", "flips", "upright",
+    "intensity_jitter", "stain_jitter", "box_shift", "box_scale", "freeze_encoder",
+    "validation_share", "validation_crops", "early_stop", "steps", "steps_per_epoch",
+    "checkpoint_minutes", "seed", "device", "precision", "compile", "num_threads",
+    "num_workers",
+)  # fmt: skip
+"""Fields of a training on one device; several ones belong on a server."""
+MODEL = (
+    "scale_factors", "crop_size", "patch_size", "attention", "decoder", "embed_dim",
+    "depth", "num_heads", "mlp_ratio", "decoder_dim", "pyramid_channels",
+    "pyramid_norm", "context_skip", "level_heads", "rotary_mode", "normalisation",
+    "num_queries",
+)  # fmt: skip
+"""Fields of a new model; the rest follows from slide and classes."""
+
+
+class TrainOptions(QWidget):
+    """The advanced settings, empty of opinion until the user changes one."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = ConfigForm(TrainingConfig, TRAINING)
+        self.model = ConfigForm(ModelConfig, MODEL)
+        self.training_part = Foldable(
+            "More options", self.training, "All settings of the training"
+        )
+        self.model_part = Foldable("Network", self.model, "All settings of a new model")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self.training_part)
+        layout.addWidget(self.model_part)
+        for form in (self.training, self.model):
+            form.changed.connect(self.changed)
+
+    def show_values(
+        self, training: Mapping[str, Any], model: Mapping[str, Any]
+    ) -> None:
+        """Show the settings of a preset, from which changes count."""
+        self.training.show_values(training)
+        self.model.show_values(model)
