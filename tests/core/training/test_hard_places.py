@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
+from types import SimpleNamespace
+from typing import Any
 
-from napari_muvit.core.data.pyramid import Pyramid
 from napari_muvit.core.geometry import Box
 from napari_muvit.core.training.hard_places import REMEMBERED, HardPlaces
 
 
-def slide() -> Pyramid:
-    return Pyramid.from_array(np.zeros((100, 100), np.uint8), pixel_size=0.5)
+def slide(zoom: float = 1.0) -> Any:
+    return SimpleNamespace(zoom=(zoom, zoom))
 
 
 def box(y: float, x: float) -> Box:
@@ -36,7 +36,7 @@ def test_a_place_that_was_learned_meanwhile_is_no_longer_hard() -> None:
 def test_boxes_are_in_pixels_of_the_slide() -> None:
     # A model of 1 um per px sees a slide of 0.5 um per px at half its size.
     places = HardPlaces()
-    places.add(0, slide().viewed_at(1.0), box(10, 20), 0.5)
+    places.add(0, slide(0.5), box(10, 20), 0.5)
     assert places.worst(1)[0].box == Box((20, 40), (40, 60))
 
 

@@ -95,6 +95,41 @@ def test_it_waits_for_the_first_annotation_and_for_erased_ones(start: Start) -> 
     assert "every label is 0" in said[2]
 
 
+def test_time_that_the_listener_takes_is_not_time_of_the_training(
+    start: Start,
+) -> None:
+    # A pause would otherwise use up the minutes, and so would pictures of the screen.
+    marks = outlines(square(1, 9, 9), square(2, 90, 90))
+    trainer = start(marks, steps=None, minutes=0.02)
+    took: list[float] = []
+
+    def listen(event: Progress) -> None:
+        if event.stage == "train":
+            began = time.monotonic()
+            time.sleep(0.3)
+            took.append(time.monotonic() - began)
+
+    began = time.monotonic()
+    trainer.run(listen)
+    assert sum(took) > 0.5
+    assert time.monotonic() - began - sum(took) >= 0.9 * 1.2
+
+
+def test_it_says_where_it_errs_most(start: Start) -> None:
+    marks = outlines(square(1, 9, 9), square(2, 90, 90))
+    trainer = start(outlines(), marks, steps=3)
+    trainer.run()
+    places = trainer.hard_places(3)
+    assert 0 < len(places) <= 3
+    assert {place.slide for place in places} == {1}
+    shares = [place.wrong for place in places]
+    assert shares == sorted(shares, reverse=True)
+    for place in places:
+        assert all(0 <= low < high for low, high in zip(
+            place.box.lower, place.box.upper, strict=True
+        ))  # fmt: skip
+
+
 def test_annotations_may_be_taken_away_while_it_trains(start: Start) -> None:
     marks = outlines(square(1, 9, 9), square(2, 90, 90))
     trainer = start(marks, marks, steps=8)
