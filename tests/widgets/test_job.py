@@ -9,7 +9,7 @@ from napari.utils.notifications import notification_manager
 
 from napari_muvit.core.errors import Cancelled, ConfigError
 from napari_muvit.core.progress import Progress
-from napari_muvit.widgets.job import JobRunner, worker_threads
+from napari_muvit.widgets.job import JobRunner
 
 TIMEOUT = 5000
 
@@ -152,9 +152,3 @@ def test_a_second_job_is_refused(qtbot, runner, heard) -> None:
         start(runner, endless, heard)
     with qtbot.waitSignal(runner.busy_changed, timeout=TIMEOUT):
         runner.stop()
-
-
-def test_a_core_is_left_for_napari(monkeypatch) -> None:
-    for cores, threads in ((1, 1), (2, 1), (16, 15), (None, 1)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        assert worker_threads() == threads

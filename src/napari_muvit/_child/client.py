@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,10 +53,17 @@ class ChildProcess:
     log
         File for what the process prints and logs; it is begun anew by each process.
         None: it goes where that of this process goes.
+    environment
+        Gives variables that the process has besides those of this one, when it starts.
     """
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        log: Path | None = None,
+        environment: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.log = log
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -107,6 +114,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 bufsize=0,
+                env={**os.environ, **self._environment()},
                 # Ctrl-C in the terminal is napari's, which stops the task itself.
                 start_new_session=os.name == "posix",
             )

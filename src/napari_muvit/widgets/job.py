@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ from .._child import CannotBeSent, ChildProcess, TaskFailed
 from .._tasks.base import Commands, Task
 from ..core.errors import Cancelled, MuvitError
 from ..core.progress import Progress
+from .settings import read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -213,5 +213,5 @@ def _first_sentence(error: BaseException) -> str:
 
 
 def worker_threads() -> int:
-    """Threads for torch: one core is left for napari, else panning stutters."""
-    return max(1, (os.cpu_count() or 2) - 1)
+    """Threads for torch, as the user has set."""
+    return read_settings().num_threads

@@ -28,6 +28,7 @@ from .data_page import DataPage
 from .job import JobRunner
 from .places import log_file
 from .predict_page import PredictPage
+from .settings import read_settings
 from .state import PanelState
 from .train_page import TrainPage
 from .ui import button
@@ -45,7 +46,9 @@ WARM_UP_MS = 500
 
 def make_child() -> ChildProcess | None:
     """Return the process in which the panel works; it is not started yet."""
-    return ChildProcess(log_file()) if sys.executable else None
+    if not sys.executable or not read_settings().own_process:
+        return None
+    return ChildProcess(log_file(), lambda: read_settings().environment())
 
 
 class MuViTPanel(QWidget):

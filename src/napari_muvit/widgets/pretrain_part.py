@@ -18,6 +18,7 @@ from . import describe
 from .foldable import Foldable
 from .job import JobRunner, worker_threads
 from .places import model_folder
+from .settings import read_settings
 from .state import PanelState
 from .ui import Warning_, button, form, text
 
@@ -93,6 +94,7 @@ class PretrainPart(QWidget):
             **preset(self.state.preset).pretraining,
             "minutes": self.minutes.value(),
             "num_threads": worker_threads(),
+            "device": read_settings().device,
         }
         return PretrainTask(
             images=pyramids,

@@ -53,6 +53,8 @@ class PanelState:
     """Index of the class that is drawn next."""
     touched: bool = False
     """Whether the user (not the panel) made the class list."""
+    device: str = "auto"
+    """Where to train and predict."""
     preset: str = "tiny"
     model_changes: dict[str, Any] = field(default_factory=dict)
     """Fields of a new model that the user has changed from the preset."""
@@ -158,6 +160,7 @@ class PanelState:
                 **preset(self.preset).training,
                 "minutes": minutes,
                 "num_threads": num_threads,
+                "device": self.device,
                 **self.training_changes,
             }
         )

@@ -33,6 +33,7 @@ from .loss_plot import LossPlot
 from .model_chooser import ModelChooser
 from .places import model_folder
 from .pretrain_part import PretrainPart
+from .settings import read_settings
 from .state import PanelState
 from .train_options import TrainOptions
 from .trained import TrainingNotes, remember_trained
@@ -283,6 +284,7 @@ class TrainPage(QWidget):
         MuvitError
             If something is missing or does not fit, in one sentence.
         """
+        self.state.device = read_settings().device
         image, slides = self._image(), self._slides()
         pyramid, annotations = slides[0]
         check_place(annotations, pyramid)
