@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from napari_muvit.core.data.annotations import Annotations
 from napari_muvit.core.data.areas import Rectangle
@@ -36,6 +36,7 @@ def applied(held, changes):
 orders = st.lists(st.sampled_from(POOL), max_size=9)
 
 
+@settings(max_examples=60)
 @given(st.lists(orders, min_size=1, max_size=5))
 def test_any_changes_lead_to_the_same_picture(steps):
     held = {}

@@ -61,7 +61,7 @@ def plan_changes(held: Mapping[int, Area], wanted: Sequence[Area]) -> Changes:
 def _matched(held: Mapping[int, Area], wanted: Sequence[Area]) -> list[int | None]:
     """Return the id that each wanted item has, or takes over in its place."""
     free: dict[int, list[int]] = defaultdict(list)
-    for item_id in reversed(held):
+    for item_id in reversed(list(held)):
         free[id(held[item_id])].append(item_id)
     found: list[int | None] = []
     for item in wanted:
