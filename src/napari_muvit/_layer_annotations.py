@@ -14,7 +14,9 @@ from ._layer_items import (
     Frame,
     area_drawn,
     drawn_area,
+    is_region,
     is_special,
+    label_of,
 )
 from ._layers import HALF, layer_arrays, layer_pyramid, placement
 from .core.data.annotations import Annotations, Polygon
@@ -88,8 +90,11 @@ def shapes_annotations(
     for data, kind, name in zip(
         shapes.data, shapes.shape_type, shape_classes(shapes), strict=True
     ):
-        area = drawn_area(Drawn(kind, data), name, names, frame)
-        if area is not None and on_plane(data):
+        label = label_of(name, names)
+        if label is None or not on_plane(data):
+            continue
+        area = drawn_area(Drawn(kind, data), label, frame, region=is_region(name))
+        if area is not None:
             items.append(area)
     if not any(area.label for area in items):
         raise AnnotationError(

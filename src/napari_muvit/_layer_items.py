@@ -64,46 +64,48 @@ class Frame:
         return np.array_equal(self.to_pixels(corners), other.to_pixels(corners))
 
 
-def labels_of(names: Sequence[str]) -> dict[str, int]:
-    """Return the label of each class name."""
-    return {name: label for label, name in enumerate(names, start=1)}
+def label_of(name: str, names: Sequence[str]) -> int | None:
+    """Return the label of a class name.
+
+    ``Region*`` has that of the background, any other name that ends with ``*`` 0; None:
+    there is no such class.
+    """
+    if is_region(name):
+        return background_label(names)
+    if name in names:
+        return names.index(name) + 1
+    return 0 if is_special(name) else None
 
 
 def drawn_area(
-    drawn: Drawn, name: str, names: Sequence[str], frame: Frame
+    drawn: Drawn, label: int, frame: Frame, *, region: bool = False
 ) -> Area | None:
     """Return a shape as an area of the slide.
 
     Parameters
     ----------
     drawn
-        Any shape; lines and what has no extent are no area.
-    name
-        Its class; ``Region*`` is background beneath all others, any other name that
-        ends with ``*`` takes away.
-    names
-        Class names in label order.
+        Any shape.
+    label
+        1..K, or 0 to take away what lies below.
     frame
         Of the layer and the slide.
+    region
+        What is not marked in it is background.
 
     Returns
     -------
     Area or None
-        None: it is no area, or of no class.
+        None: a line, or a click without a drag.
     """
-    label: int | None = labels_of(names).get(name)
-    if is_region(name):
-        label = background_label(names)
-    elif label is None and is_special(name):
-        label = 0
-    if label is None or drawn.kind not in CLOSED_SHAPES:
+    if drawn.kind not in CLOSED_SHAPES:
         return None
     corners = np.asarray(drawn.vertices, dtype=np.float64)[:, -2:]
     try:
         area = _area(drawn.kind, corners, label, frame)
-        return Region(area) if is_region(name) else area
+        return Region(area) if region else area
     except AnnotationError:
-        return None  # a click without a drag
+        return None
 
 
 def _area(
@@ -167,9 +169,8 @@ def area_name(area: Area, names: Sequence[str]) -> str:
 
 def background_label(names: Sequence[str]) -> int | None:
     """Return the label of the class that is the background."""
-    return next(
-        (k for n, k in labels_of(names).items() if n.lower() == BACKGROUND), None
-    )
+    same = [name.lower() for name in names]
+    return same.index(BACKGROUND) + 1 if BACKGROUND in same else None
 
 
 def is_region(name: str) -> bool:
