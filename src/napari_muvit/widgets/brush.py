@@ -33,8 +33,8 @@ BRUSH_PIXELS = 24
 """Width of a new brush on screen."""
 MAX_BRUSH = 400
 MAX_VALUE = 255
-NEAR = 2.0
-"""A canvas is used at a zoom that differs by up to this factor."""
+FINER = 4.0
+"""A canvas is used at a zoom that shows up to so many of its pixels in one."""
 OPACITY = 0.55
 
 
@@ -349,7 +349,7 @@ def _fits(canvas: Canvas, wanted: Canvas, view: Box) -> bool:
             box.lower, box.upper, view.lower, view.upper, strict=True
         )
     )
-    return inside and 1 / NEAR <= ratio <= NEAR
+    return inside and 1 / FINER <= ratio <= 1
 
 
 def _painted(

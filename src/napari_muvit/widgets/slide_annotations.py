@@ -126,12 +126,17 @@ class SlideAnnotations(QObject):
             ours = layer.metadata.get("muvit") == OUTLINES
             if ours and layer.metadata.get(IMAGE) == self.key:
                 return layer
+        held = self._own.now
         with self._hold():
+            # Added to the viewer it is chosen at once, while it is empty.
             layer = new_shapes(self.viewer, self.image, self.state, self.key)
-        if self._own.now.drawn:
-            fit_outlines(self.viewer, layer)
-            put_back(layer, self._own.now, Snapshot())
-            apply_classes(layer, self.state)
+            if held.drawn:
+                fit_outlines(self.viewer, layer)
+                put_back(layer, held, self._own.read(layer))
+                apply_classes(layer, self.state)
+            self._own.read(layer)
+        if self.layer is layer:
+            self._reset()
         return layer
 
     def bind(self, layer: Shapes) -> None:
@@ -322,7 +327,7 @@ class SlideAnnotations(QObject):
 
     def save(self) -> None:
         """Write what differs from the file, in the background."""
-        if not self._ready:
+        if not self._ready or self._held:
             return
         colors = tuple(c.color for c in self.state.classes)
         items = self._with_paint(self._own, self.layer if self.kept else None)
@@ -364,9 +369,9 @@ class SlideAnnotations(QObject):
                 fit_outlines(self.viewer, layer)
                 put_back(layer, held.without(now) + now, now)
                 apply_classes(layer, self.state)
-            self.brush.restore(parts.masks, self.state.names, self.state)
-            if layer is not None:
+                # Before others ask for the areas: what nobody reads is forgotten.
                 self._own.read(layer)
+            self.brush.restore(parts.masks, self.state.names, self.state)
         if layer is not None:
             self.restored.emit(layer)
         self._reset()
