@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ class BrushLayers:
         self._painted: WeakKeyDictionary[Labels, dict[int, BrushMask]] = (
             WeakKeyDictionary()
         )
-        self._changed: WeakSet[Labels] = WeakSet()
+        self._changed: WeakKeyDictionary[Labels, set[int]] = WeakKeyDictionary()
         # With the mask that each one is made of: ids of what is gone are given again.
         self._labelled: dict[tuple[int, int], tuple[BrushMask, BrushMask]] = {}
         self._quiet = False
@@ -191,8 +191,9 @@ class BrushLayers:
             self._listen(layer)
 
     def _listen(self, layer: Labels) -> None:
-        def heard(_event: Any) -> None:
-            self.forget(layer)
+        def heard(event: Any) -> None:
+            changed = self._changed.setdefault(layer, set())
+            changed |= _touched(event.value) or set(self.values.values())
             if not self._quiet:
                 self._on_stroke(layer)
 
@@ -222,7 +223,7 @@ class BrushLayers:
 
     def forget(self, layer: Labels) -> None:
         """Look at a layer anew, after something was undone."""
-        self._changed.add(layer)
+        self._changed[layer] = set(self.values.values())
 
     def masks(self, names: Sequence[str]) -> list[BrushMask]:
         """Return what is painted as one mask a class and layer.
@@ -248,12 +249,18 @@ class BrushLayers:
         return [mask for _, mask in known.values()]
 
     def _read(self, layer: Labels) -> dict[int, BrushMask]:
-        before = self._painted.get(layer)
-        if before is None or layer in self._changed:
-            values = self.values.values()
-            self._painted[layer] = _painted(layer, values, before or {})
-            self._changed.discard(layer)
-        return self._painted[layer]
+        held = self._painted.get(layer)
+        if held is None:
+            held = self._painted[layer] = {}
+            self.forget(layer)
+        for value in self._changed.pop(layer, ()):
+            mask = _mask(layer, value)
+            old = held.get(value)
+            if mask is None:
+                held.pop(value, None)
+            elif old is None or not _same(old, mask):
+                held[value] = mask
+        return held
 
     def restore(
         self, masks: Iterable[BrushMask], names: Sequence[str], state: PanelState
@@ -352,29 +359,28 @@ def _fits(canvas: Canvas, wanted: Canvas, view: Box) -> bool:
     return inside and 1 / FINER <= ratio <= 1
 
 
-def _painted(
-    layer: Labels, values: Iterable[int], before: dict[int, BrushMask]
-) -> dict[int, BrushMask]:
-    """One mask a value of a layer; those that are as before are the same objects."""
-    data = np.asarray(layer.data)
-    rows = np.flatnonzero(data.any(axis=1))
-    if not len(rows):
-        return {}
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(data[top:bottom].any(axis=0))
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    part = data[top:bottom, left:right]
-    canvas = _canvas(layer)
-    first = np.add(canvas.lower, np.multiply((top, left), canvas.scale))
-    offset = (float(first[0]), float(first[1]))
-    found = {}
-    for value in values:
-        here = part == value
-        if here.any():
-            mask = BrushMask(1, here, offset, canvas.scale)
-            old = before.get(value)
-            found[value] = old if old is not None and _same(old, mask) else mask
+def _touched(strokes: Any) -> set[int] | None:
+    """Values that a step of napari's history has put or taken; None: unknown."""
+    found: set[int] = set()
+    for stroke in strokes:
+        masked = hasattr(stroke, "old_values")
+        if not masked and (not isinstance(stroke, tuple) or len(stroke) != 3):
+            return None
+        old, new = (
+            (stroke.old_values, stroke.new_value) if masked else (stroke[1], stroke[2])
+        )
+        for values in (old, new):
+            found |= {int(v) for v in np.unique(np.asarray(values))}
     return found
+
+
+def _mask(layer: Labels, value: int) -> BrushMask | None:
+    """Where a value is painted; None: nowhere."""
+    here = np.asarray(layer.data) == value
+    if not value or not here.any():
+        return None
+    canvas = _canvas(layer)
+    return BrushMask(1, here, canvas.lower, canvas.scale)
 
 
 def _same(old: BrushMask, new: BrushMask) -> bool:

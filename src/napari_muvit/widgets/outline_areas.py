@@ -77,8 +77,9 @@ class OutlineAreas:
         known: dict[Key, tuple[Drawn, Area | None]] = {}
         found: list[Area] = []
         shown = None if layer is None else plane_filter(layer, point)
+        labels = {name: label_of(name, names) for name in set(self.now.names)}
         for drawn, name in zip(self.now.drawn, self.now.names, strict=True):
-            label = label_of(name, names)
+            label = labels[name]
             if label is None or (shown is not None and not shown(drawn.vertices)):
                 continue
             key = (id(drawn), label, is_region(name))

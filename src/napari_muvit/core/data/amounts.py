@@ -31,30 +31,29 @@ class Amount:
     pixels: float = 0.0
     """Area in pixels of the slide."""
 
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.regions + other.regions, self.pixels + other.pixels)
-
 
 class AmountCounter:
-    """Counts again and again; masks that are the same objects are counted once."""
+    """Counts again and again; items that are the same objects are measured once."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[BrushMask, Amount] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Outlined, Amount] = WeakKeyDictionary()
 
     def count(self, items: Iterable[Area], num_classes: int) -> list[Amount]:
         """Return the amount of each label 0..K, regions of background left out."""
-        found = [Amount() for _ in range(num_classes + 1)]
+        regions, pixels = [0] * (num_classes + 1), [0.0] * (num_classes + 1)
         for item in items:
             if not isinstance(item, Region) and item.label <= num_classes:
-                found[item.label] += self._amount(item)
-        return found
+                amount = self._amount(item)
+                regions[item.label] += amount.regions
+                pixels[item.label] += amount.pixels
+        return [Amount(n, area) for n, area in zip(regions, pixels, strict=True)]
 
     def _amount(self, item: Outlined) -> Amount:
-        if not isinstance(item, BrushMask):
-            return Amount(1, area_of(item))
-        if item not in self._known:
-            self._known[item] = Amount(_patches(item), area_of(item))
-        return self._known[item]
+        known = self._known.get(item)
+        if known is None:
+            patches = _patches(item) if isinstance(item, BrushMask) else 1
+            known = self._known[item] = Amount(patches, area_of(item))
+        return known
 
 
 def area_of(item: Outlined) -> float:
