@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QPushButton,
+    QShortcut,
+    QVBoxLayout,
+    QWidget,
+)
 
 from .._layer_annotations import count_shapes, shape_classes
 from .._layer_items import is_region, is_special
@@ -62,6 +71,7 @@ class AnnotateForm(QWidget):
             tooltip="A region wider than what the model sees at once counts as several."
         )
         self.saved = text(tooltip="Annotations are saved by themselves")
+        self.saved.setVisible(False)
         self.unsaved = Warning_()
         self.open_button = _flat_button(
             "Open again", "Try again to open the file of the annotations"
@@ -94,6 +104,11 @@ class AnnotateForm(QWidget):
         ):  # fmt: skip
             layout.addWidget(piece)
         layout.addStretch(1)
+
+    def say_saved(self, words: str) -> None:
+        """Say what became of the annotations, in a line."""
+        self.saved.setText(words)
+        self.saved.setVisible(bool(words))
 
     def show_kind(self, *, labels: bool) -> None:
         """Show what belongs to a label image, or to outlines."""
@@ -152,3 +167,19 @@ def _flat_button(words: str, tooltip: str) -> QPushButton:
     made = button(words, lambda: None, tooltip)
     made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     return made
+
+
+def rest_timer(parent: QWidget, interval: int, call: Callable[[], None]) -> QTimer:
+    """Return a timer that calls once it was not started again for ``interval`` ms."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(interval)
+    timer.timeout.connect(call)
+    return timer
+
+
+def shortcut(page: QWidget, key: Any, call: Callable[[], object]) -> None:
+    """Give a page a key, for when the focus is in it."""
+    made = QShortcut(QKeySequence(key), page)
+    made.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+    made.activated.connect(lambda: call())

@@ -7,40 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QShortcut
 
 from .._layer_annotations import shape_classes
-from .._layer_items import background_label
 from ..core.data.annotations import Annotations
 from ..core.data.items import Area
 from ..core.errors import AnnotationError, MuvitError
-from .annotate_form import AnnotateForm
+from .annotate_form import AnnotateForm, rest_timer, shortcut
 from .brush import BRUSH, IMAGE
-from .drawing_tools import PAINT
 from .outline_exchange import export_outlines, import_outlines
 from .outline_files import OutlineFiles
-from .painting import NUMBER_KEYS, PAINTING_MODES, BrushInHand, LayerKeys
-from .shapes import (
-    OUTLINES,
-    apply_classes,
-    choose_tool,
-    fit_outlines,
-    give_class,
-    set_current,
-    show_names,
-    tool_in_hand,
-)
+from .painting import NUMBER_KEYS
+from .shapes import OUTLINES, apply_classes, fit_outlines, show_names
 from .slide_annotations import SlideAnnotations
 from .state import PanelState
 from .streaming import PREDICTION
+from .tool_control import ToolControl
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
 
-SELECTING_MODES = ("select", "direct")
 REST_MS = 150
 """Zoom and brush are followed when they have rested for this long."""
 QUIET_MS = 300
@@ -63,19 +51,13 @@ class AnnotatePage(AnnotateForm):
         self.image: Image | None = None
         self.slide: SlideAnnotations | None = None
         self._connections: list[tuple[Any, Callable[..., None]]] = []
-        self._look_again = self._timer(REST_MS, self._on_rest)
-        self._tell = self._timer(QUIET_MS, self._on_quiet)
-        self._keys = LayerKeys(self._on_number, self.undo, self.redo)
-        self._brush = BrushInHand(viewer, self._show_mode, self._on_value)
+        self._look_again = rest_timer(self, REST_MS, self._on_rest)
+        self._tell = rest_timer(self, QUIET_MS, self._on_quiet)
+        self.hand = ToolControl(
+            viewer, state, self.tools, self.classes, self.undo, self.redo
+        )
         self._connect()
         self._show_kind()
-
-    def _timer(self, interval: int, call: Callable[[], None]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(interval)
-        timer.timeout.connect(call)
-        return timer
 
     def _connect(self) -> None:
         self.layers.layer_changed.connect(self._on_layer)
@@ -84,21 +66,16 @@ class AnnotatePage(AnnotateForm):
         self.tools.chosen.connect(self.use_tool)
         self.classes.classes_changed.connect(self._on_classes)
         self.classes.renamed.connect(self._on_renamed)
-        self.classes.current_changed.connect(self._on_current)
+        self.classes.current_changed.connect(self.hand.draw_current)
         self.names_shown.toggled.connect(self._show_names)
         self.new_button.clicked.connect(lambda _checked=False: self.new_layer())
         self.open_button.clicked.connect(lambda _checked=False: self._open_again())
         self.undo_button.clicked.connect(lambda _checked=False: self.undo())
         self.redo_button.clicked.connect(lambda _checked=False: self.redo())
         for index, key in enumerate(NUMBER_KEYS):
-            self._shortcut(key, partial(self.classes.choose, index))
-        self._shortcut(QKeySequence.StandardKey.Undo, self.undo)
-        self._shortcut(QKeySequence.StandardKey.Redo, self.redo)
-
-    def _shortcut(self, key: Any, call: Callable[[], object]) -> None:
-        shortcut = QShortcut(QKeySequence(key), self)
-        shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        shortcut.activated.connect(lambda: call())
+            shortcut(self, key, partial(self.classes.choose, index))
+        shortcut(self, QKeySequence.StandardKey.Undo, self.undo)
+        shortcut(self, QKeySequence.StandardKey.Redo, self.redo)
 
     # ---- the slide and its layers
 
@@ -125,6 +102,9 @@ class AnnotatePage(AnnotateForm):
         """Put the annotations of one slide away and bring those of another back."""
         self.layers.set_layers([])
         self.release()
+        self.say_saved("")
+        self.unsaved.say("")
+        self.open_button.setVisible(False)
         self.image = image
         if image is None:
             return
@@ -135,7 +115,7 @@ class AnnotatePage(AnnotateForm):
         slide.changed.connect(self._on_changed)
         slide.classes_changed.connect(self._on_proposed)
         slide.restored.connect(self._choose)
-        slide.said.connect(self.saved.setText)
+        slide.said.connect(self.say_saved)
         slide.failed.connect(self._on_failed)
         self.slide = slide
         slide.open()
@@ -161,31 +141,12 @@ class AnnotatePage(AnnotateForm):
 
     def use_tool(self, name: str) -> None:
         """Start drawing with a tool; without a Shapes layer one is added."""
-        layer = self._shapes() or self.new_layer()
-        if layer is None:
-            self._show_mode()
-            return
-        if name == "Background box" and background_label(self.state.names) is None:
-            self.problem.say(
-                "A background box needs a class named background. Add one, or rename "
-                "the class that stands for it."
-            )
-        elif name == PAINT:
-            self._paint()
-        else:
-            choose_tool(self.viewer, layer, name, self.state)
-        self._show_mode()
-
-    def _paint(self) -> None:
-        if self.slide is None:
-            return
-        try:
-            layer = self.slide.paint()
-        except AnnotationError as error:
-            self.problem.say(str(error))
-            return
-        self._keys.bind(layer)
-        self._brush.take(layer, self.slide.brush)
+        if self._shapes() is not None or self.new_layer() is not None:
+            try:
+                self.hand.use(name)
+            except AnnotationError as error:
+                self.problem.say(str(error))
+        self.hand.show()
 
     def _shapes(self) -> Shapes | None:
         from napari.layers import Shapes
@@ -204,12 +165,12 @@ class AnnotatePage(AnnotateForm):
         shapes, labels = self._shapes(), self._labels()
         camera = getattr(self.viewer, "scene", self.viewer).camera
         self._listen(camera.events.zoom, self._look_again.start)
-        self._listen(self.viewer.layers.selection.events.active, self._show_mode)
+        self._listen(self.viewer.layers.selection.events.active, self.hand.show)
         if shapes is not None and self.slide is not None:
             self._take_names(shapes)
             apply_classes(shapes, self.state)
-            self._listen(shapes.events.mode, self._show_mode)
-            self._keys.bind(shapes)
+            self._listen(shapes.events.mode, self.hand.show)
+            self.hand.take(shapes, self.slide)
             self.slide.bind(shapes)
             self._show_names(self.names_shown.isChecked())
         if labels is not None:
@@ -241,8 +202,7 @@ class AnnotatePage(AnnotateForm):
         for emitter, heard in self._connections:
             emitter.disconnect(heard)
         self._connections.clear()
-        self._keys.release()
-        self._brush.release()
+        self.hand.release()
         if self.slide is not None:
             self.slide.unbind()
 
@@ -270,23 +230,6 @@ class AnnotatePage(AnnotateForm):
             labels.redo()
         elif self.slide is not None and not self.slide.drawing:
             self.slide.redo()
-
-    def _on_number(self, index: int) -> None:
-        self.classes.choose(index)
-        self._on_current()  # also when only an eraser is put away
-        layer = self._shapes()
-        if layer is None or self.viewer.layers.selection.active is not layer:
-            return
-        if layer.mode in SELECTING_MODES and layer.selected_data:
-            give_class(layer, sorted(layer.selected_data), self.state)
-
-    def _on_value(self, value: int) -> None:
-        """Follow the class that was picked with napari's own tools."""
-        if self.slide is None:
-            return
-        names = [n for n, v in self.slide.brush.values.items() if v == value]
-        if names and names[0] in self.state.names:
-            self.classes.choose(self.state.names.index(names[0]))
 
     # ---- classes
 
@@ -319,14 +262,6 @@ class AnnotatePage(AnnotateForm):
         self.classes_changed.emit()
         self._tell.start()
 
-    def _on_current(self) -> None:
-        layer = self._shapes()
-        if layer is not None:
-            set_current(layer, self.state)
-        if self.slide is not None:
-            self.slide.brush.set_current(self.state)
-        self._show_mode()
-
     def _dress(self, renamed: tuple[str, str] | None = None) -> None:
         layer = self._shapes()
         if layer is not None:
@@ -349,7 +284,7 @@ class AnnotatePage(AnnotateForm):
         for layer in self.viewer.layers:
             if layer.metadata.get("muvit") == OUTLINES:
                 fit_outlines(self.viewer, layer)
-        self._brush.follow(self.slide.brush)
+        self.hand.follow_zoom()
 
     def _on_changed(self) -> None:
         """Something was finished."""
@@ -372,16 +307,7 @@ class AnnotatePage(AnnotateForm):
     def _show_kind(self) -> None:
         self.show_kind(labels=self._labels() is not None)
         self._count()
-        self._show_mode()
-
-    def _show_mode(self) -> None:
-        active = self.viewer.layers.selection.active
-        layer = self._shapes()
-        if active is not None and active.metadata.get("muvit") == BRUSH:
-            tool = PAINT if active.mode in PAINTING_MODES else ""
-        else:
-            tool = tool_in_hand(layer) if layer is not None else ""
-        self.tools.show_tool(tool)
+        self.hand.show()
 
     def _show_names(self, shown: bool) -> None:
         layer = self._shapes()
@@ -451,7 +377,7 @@ class AnnotatePage(AnnotateForm):
         if self._shapes() is None or not self.slide.kept:
             self.new_layer()
         self.slide.add(items)
-        self.saved.setText(note)
+        self.say_saved(note)
 
     def annotations(self) -> Annotations:
         """Return everything that is annotated, in slide pixels."""

@@ -88,6 +88,7 @@ class SlideAnnotations(QObject):
         )
         self.autosave.opened.connect(self._on_opened)
         self.autosave.failed.connect(self.failed)
+        self.autosave.saved.connect(self._on_saved)
         self._watcher: ShapesWatcher | None = None
         self._own = self._outlines = OutlineAreas(image)
         self._others: list[Area] = []
@@ -354,6 +355,9 @@ class SlideAnnotations(QObject):
         elif note:
             self.said.emit(f"{self.path.name}:{note}")
         self.save()
+
+    def _on_saved(self, count: int) -> None:
+        self.said.emit(f"{regions(count)} saved in {self.path.name}.")
 
     def _restore(self, content: Content) -> None:
         """Bring back what the file holds, below what was drawn meanwhile."""
