@@ -66,7 +66,10 @@ class AnnotateForm(QWidget):
             "Redo", "Do what was taken back again (Ctrl+Shift+Z)"
         )
         self.names_shown = QCheckBox("names on the slide")
-        self.names_shown.setToolTip("Write its class upon each outlined region")
+        self.names_shown.setToolTip(
+            "Write its class upon each outlined region; as in QuPath, Region* is a "
+            "background box and Ignore* an erased place"
+        )
         self.enough = text(
             tooltip="A region wider than what the model sees at once counts as several."
         )

@@ -326,10 +326,7 @@ class AnnotatePage(AnnotateForm):
     # ---- files
 
     def import_outlines(self, path: Path) -> str:
-        """Add the outlines of a GeoJSON file; return what was done, in words.
-
-        They go to the chosen Shapes layer, or to a new one.
-        """
+        """Add the outlines of a GeoJSON file; return what was done, in words."""
         if self.slide is None:
             raise AnnotationError("Choose an image on the Data page first.")
         return import_outlines(path, self.slide, self._flat_layer, self._on_classes)

@@ -10,14 +10,22 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from .._layers import placement, plane_shape, visible_box
 from ..core.data.brush_mask import BrushMask
 from ..core.data.items import Area, Region
 from ..core.errors import AnnotationError
-from ..core.geometry import Box
 from .brush_canvas import Canvas, canvas_around, canvas_of, grouped
+from .brush_pixels import (
+    CANVAS,
+    canvas_under,
+    fits,
+    mask_of,
+    same_paint,
+    set_pixels,
+    stamp,
+    values_touched,
+)
 from .state import PanelState
 
 if TYPE_CHECKING:
@@ -26,15 +34,12 @@ if TYPE_CHECKING:
 
 BRUSH = "brush"
 """Mark in the metadata of layers that are painted upon."""
-CANVAS = "muvit_canvas"
 IMAGE = "muvit_image"
 """Which slide a layer of ours belongs to, in its metadata."""
 BRUSH_PIXELS = 24
 """Width of a new brush on screen."""
 MAX_BRUSH = 400
 MAX_VALUE = 255
-FINER = 4.0
-"""A canvas is used at a zoom that shows up to so many of its pixels in one."""
 OPACITY = 0.55
 
 
@@ -144,9 +149,9 @@ class BrushLayers:
         place = placement(self.image)
         pixel = 1 / (self._zoom() * place.scale[-1])
         wanted = canvas_around(view, pixel, plane_shape(self.image))
-        fitting = [x for x in self.layers if _fits(_canvas(x), wanted, view)]
+        fitting = [x for x in self.layers if fits(canvas_under(x), wanted, view)]
         if fitting:
-            return min(fitting, key=lambda x: abs(_canvas(x).scale[0] - pixel))
+            return min(fitting, key=lambda x: abs(canvas_under(x).scale[0] - pixel))
         return self._new(wanted, state)
 
     def _new(self, canvas: Canvas, state: PanelState) -> Labels:
@@ -181,7 +186,7 @@ class BrushLayers:
     def follow_image(self) -> None:
         """Lie upon the slide again after it was given another place or pixel size."""
         for layer in self.layers:
-            where = self._place(_canvas(layer))
+            where = self._place(canvas_under(layer))
             layer.scale, layer.translate = where["scale"], where["translate"]
             layer.units = tuple(self.image.units[-2:])
 
@@ -193,7 +198,7 @@ class BrushLayers:
     def _listen(self, layer: Labels) -> None:
         def heard(event: Any) -> None:
             changed = self._changed.setdefault(layer, set())
-            changed |= _touched(event.value) or set(self.values.values())
+            changed |= values_touched(event.value) or set(self.values.values())
             if not self._quiet:
                 self._on_stroke(layer)
 
@@ -254,11 +259,11 @@ class BrushLayers:
             held = self._painted[layer] = {}
             self.forget(layer)
         for value in self._changed.pop(layer, ()):
-            mask = _mask(layer, value)
+            mask = mask_of(layer, value)
             old = held.get(value)
             if mask is None:
                 held.pop(value, None)
-            elif old is None or not _same(old, mask):
+            elif old is None or not same_paint(old, mask):
                 held[value] = mask
         return held
 
@@ -271,7 +276,7 @@ class BrushLayers:
             value = self.value_of(names[mask.label - 1])
             for layer in self.layers:
                 there = self._read(layer).get(value)
-                if there is not None and _same(there, mask):
+                if there is not None and same_paint(there, mask):
                     self._painted[layer][value] = mask
                     break
             else:
@@ -297,7 +302,9 @@ class BrushLayers:
         with self._unheard():
             for group in grouped(list(masks)):
                 fitting = [
-                    x for x in self.layers if all(_canvas(x).holds(m) for m in group)
+                    x
+                    for x in self.layers
+                    if all(canvas_under(x).holds(m) for m in group)
                 ]
                 layer = (
                     fitting[0]
@@ -307,7 +314,7 @@ class BrushLayers:
                 with layer.block_history():
                     for mask in group:
                         value = self.value_of(names[mask.label - 1])
-                        _stamp(layer, mask, value)
+                        stamp(layer, mask, value)
                         # What comes back from a file stays the same object.
                         self._painted.setdefault(layer, {})[value] = mask
                 self.forget(layer)
@@ -321,14 +328,14 @@ class BrushLayers:
         touched = []
         with self._unheard():
             for layer in self.layers:
-                canvas = _canvas(layer)
+                canvas = canvas_under(layer)
                 window = canvas.window(area.lower, area.upper)
                 painted = layer.data[window] > 0
                 if not painted.any():
                     continue
                 under = np.zeros(painted.shape, np.uint8)
                 dataclasses.replace(area, label=1).fill(under, canvas.part(window))
-                if _set(layer, window, painted & (under > 0), 0):
+                if set_pixels(layer, window, painted & (under > 0), 0):
                     self.forget(layer)
                     touched.append(layer)
         return touched
@@ -340,68 +347,3 @@ class BrushLayers:
             yield
         finally:
             self._quiet = False
-
-
-def _canvas(layer: Labels) -> Canvas:
-    canvas: Canvas = layer.metadata[CANVAS]
-    return canvas
-
-
-def _fits(canvas: Canvas, wanted: Canvas, view: Box) -> bool:
-    ratio = canvas.scale[0] / wanted.scale[0]
-    box = canvas.box
-    inside = all(
-        low <= a and b <= high
-        for low, high, a, b in zip(
-            box.lower, box.upper, view.lower, view.upper, strict=True
-        )
-    )
-    return inside and 1 / FINER <= ratio <= 1
-
-
-def _touched(strokes: Any) -> set[int] | None:
-    """Values that a step of napari's history has put or taken; None: unknown."""
-    found: set[int] = set()
-    for stroke in strokes:
-        masked = hasattr(stroke, "old_values")
-        if not masked and (not isinstance(stroke, tuple) or len(stroke) != 3):
-            return None
-        old, new = (
-            (stroke.old_values, stroke.new_value) if masked else (stroke[1], stroke[2])
-        )
-        for values in (old, new):
-            found |= {int(v) for v in np.unique(np.asarray(values))}
-    return found
-
-
-def _mask(layer: Labels, value: int) -> BrushMask | None:
-    """Where a value is painted; None: nowhere."""
-    here = np.asarray(layer.data) == value
-    if not value or not here.any():
-        return None
-    canvas = _canvas(layer)
-    return BrushMask(1, here, canvas.lower, canvas.scale)
-
-
-def _same(old: BrushMask, new: BrushMask) -> bool:
-    return np.allclose(old.offset, new.offset) and np.array_equal(old.mask, new.mask)
-
-
-def _stamp(layer: Labels, mask: BrushMask, value: int) -> None:
-    canvas = _canvas(layer)
-    first = np.round(np.subtract(mask.offset, canvas.lower) / canvas.scale).astype(int)
-    rows, columns = (
-        slice(int(a), int(a) + n) for a, n in zip(first, mask.mask.shape, strict=True)
-    )
-    _set(layer, (rows, columns), mask.mask, value)
-
-
-def _set(
-    layer: Labels, window: tuple[slice, slice], where: NDArray[np.bool_], value: int
-) -> bool:
-    """Set pixels of a window, so that it can be undone; whether there were any."""
-    rows, columns = np.nonzero(where)
-    if not len(rows):
-        return False
-    layer.data_setitem((rows + window[0].start, columns + window[1].start), value)
-    return True
