@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._layers import HALF, affine, layer_arrays, layer_pyramid, placement
-from ._outline_rings import join_rings, split_rings
-from .core.data.annotations import Annotations, Polygon, Region
-from .core.data.geojson import BACKGROUND, REGION, Outline
+from ._layer_items import (
+    CLOSED_SHAPES,
+    Drawn,
+    Frame,
+    area_drawn,
+    drawn_area,
+    is_region,
+    is_special,
+    label_of,
+)
+from ._layers import HALF, layer_arrays, layer_pyramid, placement
+from .core.data.annotations import Annotations, Polygon
+from .core.data.geojson import Outline
+from .core.data.items import Area
 from .core.errors import AnnotationError
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Shapes
 
-CLOSED_SHAPES = ("polygon", "rectangle", "ellipse")
-ELLIPSE_VERTICES = 64
 SAMPLE_PIXELS = 2**22
 """Pixels looked at to find the values of a label image."""
 FEW_VALUES = 2**16
@@ -40,7 +48,7 @@ def count_shapes(shapes: Shapes, names: Sequence[str]) -> tuple[dict[str, int], 
             lines += 1
         elif name in counts:
             counts[name] += 1
-        elif not _is_special(name):
+        elif not is_special(name):
             strangers += 1
     problems = []
     if lines:
@@ -76,26 +84,19 @@ def shapes_annotations(
     point
         ``viewer.dims.point``: in a stack only shapes on the plane on screen count.
     """
-    place = placement(image)
-    matrix, origin = affine(shapes)
-    on_plane = _plane_filter(shapes, point)
-    labels = {name: label for label, name in enumerate(names, start=1)}
-    background = next((k for n, k in labels.items() if n.lower() == BACKGROUND), None)
-    items: list[Polygon | Region] = []
+    frame = Frame(shapes, image)
+    on_plane = plane_filter(shapes, point)
+    items: list[Area] = []
     for data, kind, name in zip(
         shapes.data, shapes.shape_type, shape_classes(shapes), strict=True
     ):
-        label = background if _is_region(name) else labels.get(name)
-        if label is None and _is_special(name) and not _is_region(name):
-            label = 0
-        if kind not in CLOSED_SHAPES or label is None or not on_plane(data):
+        label = label_of(name, names)
+        if label is None or not on_plane(data):
             continue
-        rings = [
-            place.to_pixels(ring @ matrix.T + origin) for ring in _rings(data, kind)
-        ]
-        polygon = Polygon(label, rings[0], tuple(rings[1:]))
-        items.append(Region(polygon) if _is_region(name) else polygon)
-    if not any(polygon.label for polygon in items):
+        area = drawn_area(Drawn(kind, data), label, frame, region=is_region(name))
+        if area is not None:
+            items.append(area)
+    if not any(area.label for area in items):
         raise AnnotationError(
             f"The layer {shapes.name!r} holds no outlined region of the classes "
             f"{', '.join(names)}. Outline some with Lasso, Polygon or Box on the "
@@ -122,57 +123,19 @@ def shape_data(
     image
         The slide.
     """
-    place = placement(image)
-    matrix, origin = affine(shapes)
-    inverse = np.linalg.inv(matrix).T
-    found = []
-    for outline in outlines:
-        # As napari stores them, so that a vertex that comes twice stays the same.
-        outer, *holes = (
-            ((place.to_world(ring) - origin) @ inverse).astype(np.float32)
-            for ring in (outline.vertices, *outline.holes)
-        )
-        found.append(join_rings(outer, holes))
-    return found
+    frame = Frame(shapes, image)
+    polygons = (Polygon(1, o.vertices, tuple(o.holes)) for o in outlines)
+    return [area_drawn(polygon, frame).vertices for polygon in polygons]
 
 
-def _is_region(name: str) -> bool:
-    return name.lower() == REGION.lower()
-
-
-def _is_special(name: str) -> bool:
-    """Whether it is the name of no class, but of a region or of what is taken away."""
-    return name.endswith("*")
-
-
-def _rings(data: NDArray[Any], kind: str) -> list[NDArray[np.float64]]:
-    """Outer ring and holes of a closed shape, in data coordinates."""
-    corners = np.asarray(data, dtype=np.float64)[:, -2:]
-    if kind == "ellipse":
-        return [_ellipse(corners)]
-    if kind == "rectangle":
-        return [corners]
-    outer, holes = split_rings(corners)
-    return [outer, *holes]
-
-
-def _plane_filter(
+def plane_filter(
     shapes: Shapes, point: Sequence[float] | None
 ) -> Callable[[NDArray[Any]], bool]:
-    """Return whether a shape of a stack lies on the plane on screen."""
+    """Return what says whether a shape of a stack lies on the plane on screen."""
     if shapes.ndim == 2 or point is None:
         return lambda _data: True
     plane = np.round(np.asarray(shapes.world_to_data(point))[:-2])
     return lambda data: bool((np.round(np.asarray(data)[0, :-2]) == plane).all())
-
-
-def _ellipse(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the outline of an ellipse, which napari stores by its four corners."""
-    centre = corners.mean(axis=0)
-    first = (corners[1] - corners[0]) / 2
-    second = (corners[3] - corners[0]) / 2
-    angle = np.linspace(0, 2 * np.pi, ELLIPSE_VERTICES, endpoint=False)[:, None]
-    return np.asarray(centre + np.cos(angle) * first + np.sin(angle) * second)
 
 
 def labels_annotations(

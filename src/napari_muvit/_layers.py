@@ -101,6 +101,11 @@ def _micrometres(layer: Layer, values: Pair) -> Pair | None:
     return converted[0], converted[1]
 
 
+def layer_pixel_size(layer: Layer) -> Pair | None:
+    """Micrometres (y, x) of a layer's finest pixel; None where they are unknown."""
+    return _micrometres(layer, placement(layer).scale)
+
+
 class _Uncached:
     """A dask array read past dask's caches.
 
@@ -316,7 +321,7 @@ def visible_box(viewer: ViewerModel, image: Image) -> Box | None:
     if viewer.dims.displayed[0] > viewer.dims.displayed[1]:  # shown transposed
         centre, half = centre[::-1], half[::-1]
     corners = placement(image).to_pixels(np.stack([centre - half, centre + half]))
-    height, width = _plane_shape(image)
+    height, width = plane_shape(image)
     lower = np.clip(corners[0], 0, (height, width))
     upper = np.clip(corners[1], 0, (height, width))
     if (upper <= lower).any():
@@ -324,7 +329,8 @@ def visible_box(viewer: ViewerModel, image: Image) -> Box | None:
     return Box(tuple(lower), tuple(upper))
 
 
-def _plane_shape(layer: Image | Labels) -> tuple[int, int]:
+def plane_shape(layer: Image | Labels) -> tuple[int, int]:
+    """Return (height, width) of the finest level."""
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     row = len(layer.axis_labels) - 2
     return int(shape[row]), int(shape[row + 1])

@@ -187,7 +187,7 @@ def test_mistakes_are_one_notification(
     with monkeypatch.context() as patch:
         patch.setattr(Shapes, "_add_shapes", fail)
         assert "cannot draw one of the outlines" in told("Import", file)
-    assert not panel.annotate._drawing
+    assert not panel.annotate.slide.drawing
     panel.annotate.import_outlines(file)
     assert len(panel.annotate.layers.layer.data) == 3
     assert "cannot be written" in told("Export", tmp_path / "none" / "x.geojson")

@@ -25,9 +25,10 @@ Norm = Literal["batch", "group"]
 BoxMode = Literal["true", "naive"]
 NormalisationMode = Literal["auto", "percentile", "uint8", "none"]
 
+# The first ten stay apart for colour-blind eyes too, also from the background's grey.
 DEFAULT_COLORS = (
-    "#4daf4a", "#e41a1c", "#377eb8", "#ff7f00", "#984ea3", "#ffff33", "#a65628",
-    "#f781bf", "#1b9e77", "#66c2a5", "#d95f02", "#7570b3", "#e7298a", "#666666",
+    "#4daf4a", "#e41a1c", "#377eb8", "#8000ff", "#f0e442", "#00ffff", "#882255",
+    "#785ef0", "#e69f00", "#56b4e9", "#a65628", "#f781bf", "#1b9e77", "#666666",
 )  # fmt: skip
 BACKGROUND_COLOR = "#999999"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -14,10 +16,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .class_amounts import regions
 from .state import PanelState
 from .ui import button, color_icon, row, theme_color
 
-KEY, NAME, COUNT = range(3)
+KEY, NAME, COUNT, AREA = range(4)
 ROW_HEIGHT = 24
 MIN_ROWS, MAX_ROWS = 3, 8
 
@@ -33,6 +36,7 @@ class ClassTable(QWidget):
         super().__init__()
         self.state = state
         self._counts: dict[str, int] = {}
+        self._areas: dict[str, str] = {}
         self.tree = self._make_tree()
         self._remove = button("Remove", self.remove, "Take this class out")
         layout = QVBoxLayout(self)
@@ -52,7 +56,7 @@ class ClassTable(QWidget):
 
     def _make_tree(self) -> QTreeWidget:
         tree = QTreeWidget()
-        tree.setColumnCount(3)
+        tree.setColumnCount(4)
         tree.setHeaderHidden(True)
         tree.setRootIsDecorated(False)
         tree.setUniformRowHeights(True)
@@ -67,6 +71,7 @@ class ClassTable(QWidget):
         header.setSectionResizeMode(KEY, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(COUNT, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(AREA, QHeaderView.ResizeMode.ResizeToContents)
         tree.currentItemChanged.connect(self._on_current)
         tree.itemChanged.connect(self._on_edited)
         return tree
@@ -93,6 +98,7 @@ class ClassTable(QWidget):
                     str(index + 1) if index < 9 else "",
                     label_class.name,
                     "" if count is None else regions(count),
+                    self._areas.get(label_class.name, ""),
                 ]
             )
             item.setIcon(NAME, color_icon(label_class.color))
@@ -114,6 +120,16 @@ class ClassTable(QWidget):
                 known = label_class.name in self._counts
                 words = regions(self._counts[label_class.name]) if known else ""
                 item.setText(COUNT, words)
+        del blocker
+
+    def show_areas(self, areas: Mapping[str, str]) -> None:
+        """Show the area of each class, in words."""
+        self._areas = dict(areas)
+        blocker = QSignalBlocker(self.tree)
+        for index, label_class in enumerate(self.state.classes):
+            item = self.tree.topLevelItem(index)
+            if item is not None:
+                item.setText(AREA, self._areas.get(label_class.name, ""))
         del blocker
 
     def choose(self, index: int) -> None:
@@ -166,8 +182,3 @@ class ClassTable(QWidget):
             self.renamed.emit(old, new)
         else:
             item.setText(NAME, old)
-
-
-def regions(count: int) -> str:
-    """Say how many regions there are."""
-    return f"{count} region" if count == 1 else f"{count} regions"

@@ -1,21 +1,22 @@
-"""The Shapes layer in which regions are outlined: colours by class, tools, undo."""
+"""The Shapes layer in which regions are outlined: colours by class, and tools."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from napari.layers.base import ActionType
 from napari.utils.colormaps.standardize_color import transform_color
 from numpy.typing import NDArray
 
 from .._layer_annotations import shape_classes
+from .._layer_items import ERASED, is_region, is_special
 from .._layers import layer_kwargs
+from ..core.config import BACKGROUND_COLOR
+from ..core.data.geojson import BACKGROUND, REGION
 from ..core.errors import AnnotationError
+from .brush import IMAGE
 from .state import PanelState
 
 if TYPE_CHECKING:
@@ -30,17 +31,25 @@ MAX_REDRAWN = 500
 FACE_ALPHA = 0.35
 EDGE_PIXELS = 2.0
 """Width of an outline on screen at the zoom at which it is drawn."""
-UNDO_STEPS = 20
 UNFINISHED = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
 TOOLS = {
     "Lasso": "add_polygon_lasso",
     "Polygon": "add_polygon",
     "Box": "add_rectangle",
+    "Ellipse": "add_ellipse",
+    "Erase": "add_polygon_lasso",
+    "Background box": "add_rectangle",
 }
+SPECIAL = {"Erase": ERASED, "Background box": REGION}
+"""Tools that draw another class than the current one."""
+FAINT = 0.08
+ERASED_EDGE, ERASED_FACE = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 0.3)
 
 
-def new_shapes(viewer: ViewerModel, image: Image, state: PanelState) -> Shapes:
-    """Add an empty Shapes layer upon ``image``, in its pixels."""
+def new_shapes(
+    viewer: ViewerModel, image: Image, state: PanelState, key: str = ""
+) -> Shapes:
+    """Add an empty Shapes layer upon ``image``, in its pixels; ``key`` names it."""
     from napari.layers import Shapes
 
     layer = Shapes(
@@ -49,7 +58,7 @@ def new_shapes(viewer: ViewerModel, image: Image, state: PanelState) -> Shapes:
         name=LAYER_NAME,
         features=pd.DataFrame({"class": pd.Categorical([], categories=state.names)}),
         opacity=0.9,
-        metadata={"muvit": OUTLINES},
+        metadata={"muvit": OUTLINES, IMAGE: key},
         **layer_kwargs(image),
     )
     apply_classes(layer, state)
@@ -66,7 +75,9 @@ def apply_classes(
         for name in shape_classes(layer)
     ]
     # Names of a foreign layer that are not classes here stay what they are.
-    known = list(dict.fromkeys([*state.names, *(n for n in names if n)]))
+    known = list(
+        dict.fromkeys([*state.names, *SPECIAL.values(), *(n for n in names if n)])
+    )
     features = layer.features.copy()
     features["class"] = pd.Categorical(
         [name or None for name in names], categories=known
@@ -77,20 +88,35 @@ def apply_classes(
     layer.face_color = "class"
     layer.edge_color = "class"
     for name in known:
-        edge = transform_color(state.colors.get(name, "#ffffff"))[0]
-        face = edge.copy()
-        face[3] = FACE_ALPHA
+        edge, face = _look(name, state)
         layer.edge_color_cycle_map[name] = edge
         layer.face_color_cycle_map[name] = face
     layer.refresh_colors()
     set_current(layer, state)
 
 
+def _look(name: str, state: PanelState) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Edge and face colour of a class; boxes of background are faint."""
+    if is_special(name) and not is_region(name):
+        return transform_color(ERASED_EDGE)[0], transform_color(ERASED_FACE)[0]
+    color = state.colors.get(name, "#ffffff")
+    if is_region(name):
+        background = [c.color for c in state.classes if c.name.lower() == BACKGROUND]
+        color = background[0] if background else BACKGROUND_COLOR
+    edge = transform_color(color)[0]
+    face = edge.copy()
+    face[3] = FAINT if is_region(name) else FACE_ALPHA
+    return edge, face
+
+
 def set_current(layer: Shapes, state: PanelState) -> None:
     """Make the state's current class the one that is drawn next."""
-    name = state.current_name
-    if not name:
-        return
+    if state.current_name:
+        draw_as(layer, state.current_name)
+
+
+def draw_as(layer: Shapes, name: str) -> None:
+    """Give the class ``name`` to what is drawn next."""
     layer.feature_defaults = {"class": name}
     # Only shown in the layer controls; selected shapes keep their colour.
     with layer.block_update_properties():
@@ -138,14 +164,34 @@ def add_outlines(
     apply_classes(layer, state)
 
 
-def choose_tool(viewer: ViewerModel, layer: Shapes, tool: str) -> None:
+def choose_tool(
+    viewer: ViewerModel, layer: Shapes, tool: str, state: PanelState
+) -> None:
     """Make ``layer`` active with a drawing tool (a key of `TOOLS`)."""
+    if tool in SPECIAL:
+        draw_as(layer, SPECIAL[tool])
+    else:
+        set_current(layer, state)
     # Neither a hidden layer nor a 3D view can be drawn upon.
     layer.visible = True
     viewer.dims.ndisplay = 2
     viewer.layers.selection.active = layer
     fit_outlines(viewer, layer)
     layer.mode = TOOLS[tool]
+
+
+def tool_in_hand(layer: Shapes) -> str:
+    """Return the tool that the mode of a layer belongs to; empty: none of ours."""
+    drawn_as = layer.feature_defaults["class"].iloc[0] if _has_class(layer) else ""
+    special = [
+        t for t, n in SPECIAL.items() if n == drawn_as and TOOLS[t] == layer.mode
+    ]
+    plain = [t for t, mode in TOOLS.items() if mode == layer.mode and t not in SPECIAL]
+    return next(iter([*special, *plain]), "")
+
+
+def _has_class(layer: Shapes) -> bool:
+    return "class" in layer.feature_defaults and len(layer.feature_defaults) > 0
 
 
 def fit_outlines(viewer: ViewerModel, layer: Shapes) -> None:
@@ -159,8 +205,15 @@ def fit_outlines(viewer: ViewerModel, layer: Shapes) -> None:
         layer.edge_width = width
 
 
+def show_names(layer: Shapes, shown: bool) -> None:
+    """Write the class of each region beside it, or not."""
+    if shown:
+        layer.text = {"string": "{class}", "size": 9, "color": "white"}
+    layer.text.visible = shown
+
+
 class ShapesWatcher:
-    """Tells when a Shapes layer has changed, and undoes changes, which napari cannot.
+    """Tells when a Shapes layer has changed.
 
     Parameters
     ----------
@@ -173,24 +226,24 @@ class ShapesWatcher:
     def __init__(self, layer: Shapes, on_change: Callable[[], None]) -> None:
         self.layer = layer
         self._on_change = on_change
-        self._past: deque[_Snapshot] = deque(maxlen=UNDO_STEPS)
-        self._now = _Snapshot.of(layer)
-        self.drawing = self._restoring = False
+        self.drawing = False
         layer.events.data.connect(self._on_data)
+        layer.events.features.connect(self._on_features)
 
     def _on_data(self, event: Any) -> None:
         action = getattr(event, "action", None)
         self.drawing = action == ActionType.ADDING or (
             self.drawing and action != ActionType.ADDED
         )
-        if self._restoring or self.drawing or action in UNFINISHED:
+        if self.drawing or action in UNFINISHED:
             return
         self._drop_leftover_rows()
-        now = _Snapshot.of(self.layer)
-        if not now.equals(self._now):
-            self._past.append(self._now)
-            self._now = now
         self._on_change()
+
+    def _on_features(self, _event: Any = None) -> None:
+        # Half-way through a change another event follows.
+        if not self.drawing and len(self.layer.features) == len(self.layer.data):
+            self._on_change()
 
     def _drop_leftover_rows(self) -> None:
         """Drop the features of an outline that was given up after two clicks.
@@ -201,59 +254,7 @@ class ShapesWatcher:
         if len(layer.features) > len(layer.data):
             layer.features = layer.features.iloc[: len(layer.data)]
 
-    def accept(self) -> None:
-        """Take the layer as it is for the state that the last change led to."""
-        self.drawing = False
-        self._now = _Snapshot.of(self.layer)
-
-    def undo(self) -> None:
-        """Take the last change back, if there is one."""
-        if not self._past:
-            return
-        self._now = self._past.pop()
-        self._restoring = True
-        try:
-            self._now.restore(self.layer)
-        finally:
-            self._restoring = False
-        self._on_change()
-
     def release(self) -> None:
         """Stop watching the layer."""
         self.layer.events.data.disconnect(self._on_data)
-
-
-@dataclass(frozen=True, eq=False)
-class _Snapshot:
-    """The shapes of a layer at one moment."""
-
-    data: list[NDArray[Any]]
-    kinds: list[str]
-    widths: list[float]
-    features: pd.DataFrame
-
-    @classmethod
-    def of(cls, layer: Shapes) -> _Snapshot:
-        return cls(
-            [outline.copy() for outline in layer.data],
-            list(layer.shape_type),
-            list(layer.edge_width),
-            layer.features.copy(),
-        )
-
-    def equals(self, other: _Snapshot) -> bool:
-        return (
-            self.kinds == other.kinds
-            and all(map(np.array_equal, self.data, other.data))
-            and self.features.equals(other.features)
-        )
-
-    def restore(self, layer: Shapes) -> None:
-        mode = layer.mode
-        layer.selected_data = set()
-        layer.data = []
-        if self.data:
-            layer.add(self.data, shape_type=self.kinds, edge_width=self.widths)
-        layer.features = self.features.copy()
-        layer.refresh_colors()
-        layer.mode = mode
+        self.layer.events.features.disconnect(self._on_features)

@@ -157,7 +157,10 @@ def color_icon(color: str, size: int = 14) -> QIcon:
     painter = QPainter(pixmap)
     painter.fillRect(1, 1, size - 2, size - 2, QColor(color))
     painter.end()
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    # Else Qt tints it in a chosen row, and it is another colour.
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
 
 
 def readable(color: QColor) -> QColor:

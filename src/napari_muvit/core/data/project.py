@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,13 +19,12 @@ from .annotations import Annotations
 from .areas import checked_pair
 from .item_json import Json, decode_items, encode_item
 from .items import Area
+from .project_checks import checked_path, locked, named_classes
 from .project_file import AppendedFile, keep_copy, write_whole
 from .project_log import (
-    SUFFIX,
     Header,
     ProjectLog,
     check_there,
-    is_project,
     read_log,
     whole_lines,
     write_line,
@@ -57,6 +56,7 @@ class Project:
         slide: str = "",
         pixel_size: Sequence[float] | None = None,
         unit: str = "micrometer",
+        shape: Sequence[int] | None = None,
         class_names: Sequence[str] = (),
         class_colors: Sequence[str] | None = None,
     ) -> Self:
@@ -70,6 +70,8 @@ class Project:
             Name of the slide.
         pixel_size, unit
             Physical edge (y, x) of its finest pixel; None: unknown.
+        shape
+            Its pixels (height, width), in which the items lie; None: unknown.
         class_names, class_colors
             Of the labels 1..K; colours as ``#rrggbb``.
 
@@ -80,15 +82,16 @@ class Project:
         AnnotationError
             If names, colours or sizes are wrong.
         """
-        path = _checked_path(path)
+        path = checked_path(path)
         size = (
             None if pixel_size is None else checked_pair(pixel_size, "The pixel size")
         )
-        classes = _checked_classes(class_names, class_colors, ())
-        with _locked(path) as lock:
+        classes = named_classes(class_names, class_colors, ())
+        with locked(path) as lock:
             if path.exists():
                 raise OutputError(f"{path} exists already; open it, or choose another.")
-            header = Header(str(slide), size, unit).entry(classes)
+            extent = None if shape is None else (int(shape[0]), int(shape[1]))
+            header = Header(str(slide), size, unit, extent).entry(classes)
             write_whole(path, [write_line(header)])
             return cls(path, lock, read_log(path))
 
@@ -105,9 +108,9 @@ class Project:
         OutputError
             If another writer has it open.
         """
-        path = _checked_path(path)
+        path = checked_path(path)
         check_there(path)
-        with _locked(path) as lock:
+        with locked(path) as lock:
             project = cls(path, lock, read_log(path))
             # What cannot be decoded is refused now.
             project.annotations()
@@ -142,6 +145,11 @@ class Project:
     def pixel_size(self) -> tuple[float, float] | None:
         """Physical edge (y, x) of the slide's finest pixel; None: unknown."""
         return self._log.header.pixel_size
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Pixels of the slide (height, width); None: unknown."""
+        return self._log.header.shape
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -233,8 +241,60 @@ class Project:
             If it cannot be written; nothing has changed then.
         """
         labels = [item.label for item in self.items.values()]
-        classes = _checked_classes(names, colors, labels)
+        classes = named_classes(names, colors, labels)
         self._write([{"op": "classes", "classes": classes}])
+
+    def edit(
+        self,
+        *,
+        add: Sequence[Area] = (),
+        replace: Mapping[int, Area] | None = None,
+        remove: Iterable[int] = (),
+        classes: tuple[Sequence[str], Sequence[str] | None] | None = None,
+    ) -> list[int]:
+        """Change many things at once: all or nothing, and one edit to undo.
+
+        Parameters
+        ----------
+        add
+            Items to add above all others.
+        replace, remove
+            Items by id; no id in both.
+        classes
+            New names and colours of the labels 1..K; None: they stay.
+
+        Returns
+        -------
+        list of int
+            The ids of the added items.
+
+        Raises
+        ------
+        AnnotationError, OutputError
+            As `add`, `remove` and `set_classes` do; nothing has changed then.
+        """
+        replace, remove = dict(replace or {}), list(dict.fromkeys(remove))
+        for item_id in (*replace, *remove):
+            self._check_there(item_id)
+        if not replace.keys().isdisjoint(remove):
+            raise AnnotationError("An item cannot be replaced and removed at once.")
+        names = self.class_names if classes is None else classes[0]
+        edits: list[dict[str, Json]] = [{"op": "remove", "id": k} for k in remove]
+        for k, item in replace.items():
+            entry = self._encoded(item, len(names))
+            edits.append({"op": "replace", "id": k, "item": entry})
+        ids = list(range(self._state.next_id, self._state.next_id + len(add)))
+        for k, item in zip(ids, add, strict=True):
+            entry = self._encoded(item, len(names))
+            edits.append({"op": "add", "id": k, "item": entry})
+        if classes is not None:
+            gone = {*replace, *remove}
+            kept = [v["label"] for k, v in self._state.items.items() if k not in gone]
+            new = named_classes(names, classes[1], kept)
+            edits.append({"op": "classes", "classes": new})
+        if edits:
+            self._write(edits if len(edits) == 1 else [{"op": "batch", "edits": edits}])
+        return ids
 
     def undo(self) -> bool:
         """Take the last edit back; whether there was one."""
@@ -277,13 +337,13 @@ class Project:
         self._write([{"op": operation, "of": changes[-1].number}])
         return True
 
-    def _encoded(self, item: object) -> Json:
+    def _encoded(self, item: object, count: int | None = None) -> Json:
         if not isinstance(item, Area):
             raise AnnotationError(
                 f"A project file cannot hold {type(item).__name__}; an area is needed. "
                 "A label image is a file of its own."
             )
-        count = len(self.class_names)
+        count = len(self.class_names) if count is None else count
         if count and item.label > count:
             raise AnnotationError(
                 f"The item has the class {item.label}, but the project has only "
@@ -330,58 +390,3 @@ class Project:
             lines.insert(0, write_line(log.header.entry(ProjectState().classes)))
         write_whole(self.path, lines)
         self._take(read_log(self.path))
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[OutputLock]:
-    """Take the lock of a project; free it again if what follows fails."""
-    try:
-        lock = OutputLock(path.with_name(path.name + ".lock"), path)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}."
-        ) from error
-    try:
-        yield lock
-    except BaseException:
-        lock.release()
-        raise
-
-
-def _checked_path(path: str | Path) -> Path:
-    if not is_project(path):
-        raise AnnotationError(
-            f"{path} is no name of an annotation project; it must end with {SUFFIX}."
-        )
-    try:
-        # A link stays one when the file is replaced.
-        return Path(path).resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        # A ring of links, or a name that no file can have.
-        raise AnnotationError(f"{path} cannot be opened: {error}.") from error
-
-
-def _checked_classes(
-    names: Sequence[str], colors: Sequence[str] | None, labels: Iterable[int]
-) -> Json:
-    """Return a list of classes that names all labels, else raise."""
-    names = [str(name) for name in names]
-    if len({name.strip().lower() for name in names} - {""}) < len(names):
-        raise AnnotationError(
-            f"The classes {', '.join(names)} cannot be told apart; each needs a name "
-            "of its own, upper and lower case being the same."
-        )
-    if colors is not None and len(colors) != len(names):
-        raise AnnotationError(
-            f"{len(names)} classes and {len(colors)} colours were given; one colour a "
-            "class is needed."
-        )
-    largest = max(labels, default=0)
-    if names and largest > len(names):
-        raise AnnotationError(
-            f"{len(names)} classes were given, but an item has the class {largest}. "
-            "Remove it or give it another class first."
-        )
-    return {"names": names, "colors": None if colors is None else list(colors)}

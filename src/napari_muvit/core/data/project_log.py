@@ -62,6 +62,8 @@ class Header:
     """Physical edge (y, x) of the slide's finest pixel; None: unknown."""
     unit: str = "micrometer"
     """Of the pixel size."""
+    shape: tuple[int, int] | None = None
+    """Pixels of the slide (height, width); None: unknown."""
 
     def entry(self, classes: Json) -> Entry:
         """Return the content of the line."""
@@ -72,6 +74,7 @@ class Header:
             "slide": self.slide,
             "pixel_size": self.pixel_size,
             "unit": self.unit,
+            "shape": self.shape,
             "classes": classes,
         }
 
@@ -183,7 +186,9 @@ def _header(entry: Entry, path: Path) -> tuple[Header, Json]:
         )
     size = entry["pixel_size"]
     pixel_size = None if size is None else (float(size[0]), float(size[1]))
-    header = Header(str(entry["slide"]), pixel_size, str(entry["unit"]))
+    shape = entry.get("shape")
+    extent = None if shape is None else (int(shape[0]), int(shape[1]))
+    header = Header(str(entry["slide"]), pixel_size, str(entry["unit"]), extent)
     return header, checked_classes(entry["classes"])
 
 

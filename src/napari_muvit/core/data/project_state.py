@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,10 @@ Entry = Mapping[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One edit, with what it takes to undo and redo it."""
+    """An edit or a part of one, with what it takes to undo and redo it."""
 
     number: int
-    """Of its line."""
+    """Of its line; the parts of one edit have the same."""
     item_id: int | None
     """Which item; None: the list of classes."""
     before: Json
@@ -61,44 +62,42 @@ class ProjectState:
         operation = entry["op"]
         if operation in ("undo", "redo"):
             self._step(operation, _whole(entry["of"]))
-        elif operation == "classes":
-            after = checked_classes(entry["classes"])
-            self._do(Change(number, None, self.classes, after))
         else:
-            self._edit(operation, number, entry)
+            edits = entry["edits"] if operation == "batch" else [entry]
+            changes = [self._change(number, edit) for edit in edits]
+            if len({change.item_id for change in changes}) < len(changes):
+                raise ValueError("an item is changed twice at once")
+            for change in changes:
+                self.next_id = max(self.next_id, (change.item_id or 0) + 1)
+                self._set(change, change.after)
+            # A compacted file begins with items that cannot be undone.
+            if operation != "item":
+                self.done += changes
+                self.undone.clear()
         self.next_number = number + 1
 
-    def _edit(self, operation: Json, number: int, entry: Entry) -> None:
-        item_id = _whole(entry["id"])
+    def _change(self, number: int, edit: Entry) -> Change:
+        operation = edit["op"]
+        if operation == "classes":
+            after = checked_classes(edit["classes"])
+            return Change(number, None, self.classes, after)
+        item_id = _whole(edit["id"])
         if operation not in ("item", "add", "replace", "remove"):
             raise ValueError(f"{operation!r} is no operation")
-        after = None if operation == "remove" else entry["item"]
-        if operation != "remove" and not isinstance(after, dict):
+        item = None if operation == "remove" else edit["item"]
+        if operation != "remove" and not isinstance(item, dict):
             raise TypeError("an item is missing")
-        self.next_id = max(self.next_id, item_id + 1)
-        change = Change(number, item_id, self.items.get(item_id), after)
-        # A compacted file begins with items that cannot be undone.
-        if operation == "item":
-            self._set(change, after)
-        else:
-            self._do(change)
-
-    def _do(self, change: Change) -> None:
-        self._set(change, change.after)
-        self.done.append(change)
-        self.undone.clear()
+        return Change(number, item_id, self.items.get(item_id), item)
 
     def _step(self, operation: str, number: int) -> None:
         """Undo or redo the edit of line ``number``, if it is known."""
         back = operation == "undo"
         source, target = (self.done, self.undone) if back else (self.undone, self.done)
-        # It is the last one, unless a line between is damaged.
-        for index in reversed(range(len(source))):
-            if source[index].number == number:
-                change = source.pop(index)
-                target.append(change)
-                self._set(change, change.before if back else change.after)
-                return
+        # One edit may have changed many things.
+        for change in [c for c in reversed(source) if c.number == number]:
+            target.append(change)
+            self._set(change, change.before if back else change.after)
+        source[:] = [c for c in source if c.number != number]
 
     def _set(self, change: Change, value: Json) -> None:
         if change.item_id is None:
@@ -140,13 +139,20 @@ def _lines(
     for item_id, item in base.ordered().items():
         number += 1
         yield {"n": number, "op": "item", "id": item_id, "item": item}
-    for change in [*done, *undone]:
+    for group in (*_edits(done), *_edits(undone)):
         number += 1
-        yield {"n": number, **_operation(change)}
+        parts = [_operation(change) for change in group]
+        whole = parts[0] if len(parts) == 1 else {"op": "batch", "edits": parts}
+        yield {"n": number, **whole}
     last = number
-    for back in range(len(undone)):
+    for back in range(len(_edits(undone))):
         number += 1
         yield {"n": number, "op": "undo", "of": last - back}
+
+
+def _edits(changes: list[Change]) -> list[list[Change]]:
+    """Changes that are undone together."""
+    return [list(g) for _, g in itertools.groupby(changes, key=lambda c: c.number)]
 
 
 def _operation(change: Change) -> Entry:

@@ -15,16 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..data.amounts import LEAST_PIXELS, PLACES
 from ..data.brush_mask import BrushMask
 from ..data.items import Item, Region
 from ..data.label_image import LabelImage
 from ..data.sampling import HoldOut, TrainingSlide
 from ..errors import AnnotationError
 
-PLACES = ((2, 10, 30), (4, 15, 40), (255, 20, 50))
-"""Up to so many classes: places of each that are the least, and that are advised."""
-LEAST_PIXELS = 1000
-"""Annotated pixels of a class; fewer show little, however many places they are."""
 UNEVEN = 100
 """So many times the pixels of another class are worth a word."""
 MANY = 200
