@@ -14,6 +14,7 @@ import numpy as np
 from ._level_view import AveragedView, LevelView
 
 if TYPE_CHECKING:
+    from .core.data.channel_display import ChannelDisplay
     from .core.data.pyramid import Pyramid
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -26,6 +27,8 @@ OVERVIEW = 2**22
 """Pixels of the coarsest level that is made for the screen, at most."""
 COARSER = 4
 """Step between levels that are averaged for the screen."""
+SCORES = (0.0, 255.0)
+"""What probabilities and confidences of a prediction are stored as."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -88,8 +91,8 @@ def layers_of(pyramid: Pyramid, depth: float | None = None) -> list[LayerData]:
         return [_image_layer(pyramid, None, options, depth)]
     count = pyramid.num_channels
     names = pyramid.channel_names or tuple(f"channel {k}" for k in range(count))
-    is_rgb = tuple(name.lower() for name in names) == TRUE_COLOURS
-    colours = TRUE_COLOURS if is_rgb else FALSE_COLOURS
+    displays = _displays(pyramid)
+    colours = _colours(names, displays)
     layers = []
     for number in range(count):
         options = {"name": pyramid.name}
@@ -99,8 +102,36 @@ def layers_of(pyramid: Pyramid, depth: float | None = None) -> list[LayerData]:
                 "colormap": colours[number % len(colours)],
                 "blending": "additive",
             }
+        if limits := displays[number].limits:
+            options["contrast_limits"] = limits
         layers.append(_image_layer(pyramid, number, options, depth))
     return layers
+
+
+def _displays(pyramid: Pyramid) -> tuple[ChannelDisplay, ...]:
+    """Return how the file wants its channels to be shown."""
+    from .core.data.channel_display import ChannelDisplay, channel_displays
+    from .core.prediction.record import read_record
+
+    displays = channel_displays(pyramid.contents.place, pyramid.num_channels)
+    place = pyramid.contents.place
+    folder = None if place is None else place.folder
+    if folder is not None and read_record(folder.parent) is not None:
+        # An image inside of a prediction: half-sure must look half-bright.
+        return tuple(ChannelDisplay(d.color, SCORES) for d in displays)
+    return displays
+
+
+def _colours(
+    names: Sequence[str], displays: Sequence[ChannelDisplay]
+) -> tuple[str, ...]:
+    """Return the file's colours where they tell channels apart, else ours."""
+    if tuple(name.lower() for name in names) == TRUE_COLOURS:
+        return TRUE_COLOURS
+    said = tuple(d.color for d in displays if d.color)
+    if len(said) == len(names) and len(set(said)) == len(said):
+        return said
+    return FALSE_COLOURS
 
 
 def _image_layer(
@@ -110,7 +141,7 @@ def _image_layer(
     depth: float | None,
 ) -> LayerData:
     levels = _views(pyramid, channel)
-    if channel is not None:
+    if channel is not None and "contrast_limits" not in options:
         options["contrast_limits"] = _contrast_limits(levels[-1])
     levels += _for_the_screen(levels[-1])
     return _layer(pyramid, levels, options, "image", depth)
