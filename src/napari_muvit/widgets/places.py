@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from qtpy.QtCore import QStandardPaths
 
 from ..core.data.open import stem as stem_of
+from ..core.data.project_log import SUFFIX as PROJECT
 
 
 def user_folder() -> Path:
@@ -65,6 +66,25 @@ def prediction_paths(name: str, image_path: Path | None) -> Iterator[Path]:
     """Yield ``<name>_muvit.zarr``, then ``_2``, ``_3``, ... for one image."""
     stem = f"{file_stem(name, image_path)}_muvit"
     return _numbered(result_folder(image_path), stem, ".zarr")
+
+
+def project_path(name: str, image_path: Path | None, shape: Sequence[int] = ()) -> Path:
+    """Return the file that the annotations of an image live in.
+
+    Parameters
+    ----------
+    name
+        Of the layer.
+    image_path
+        Its file; None: it lies in memory.
+    shape
+        (height, width) of its finest level. In the user's folder it is part of the
+        name, because there are many arrays called "Image".
+    """
+    folder, stem = result_folder(image_path), file_stem(name, image_path)
+    if shape and folder == user_folder():
+        stem = f"{stem}_{'x'.join(str(n) for n in shape)}"
+    return folder / f"{stem}{PROJECT}"
 
 
 def _numbered(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
