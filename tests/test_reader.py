@@ -261,3 +261,23 @@ def test_channels_look_as_the_file_says(tmp_path: Path) -> None:
     assert first.contrast_limits == [7, 70]
     np.testing.assert_allclose(first.colormap.map(1.0)[0], (0, 0, 1, 1))
     np.testing.assert_allclose(second.colormap.map(1.0)[0], (0, 1, 0, 1))
+
+
+def test_a_folder_that_is_no_slide_is_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("a")
+    assert get_reader(str(tmp_path / "photos")) is None
+    (tmp_path / "photos" / "a.dcm").write_bytes(b"")
+    assert get_reader(str(tmp_path / "photos")) is not None
+
+
+def test_the_one_channel_of_a_file_has_its_colour(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.zarr", noise(1, 60, 60), channel_names=["x"])
+    (plain,) = layers(tmp_path / "a.zarr")
+    assert plain.colormap.name == "gray"
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r+")
+    ome = dict(group.attrs["ome"])
+    ome["omero"] = {"channels": [{"color": "00FF00"}]}
+    group.attrs["ome"] = ome
+    (green,) = layers(tmp_path / "a.zarr")
+    np.testing.assert_allclose(green.colormap.map(1.0)[0], (0, 1, 0, 1))

@@ -21,6 +21,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 FALSE_COLOURS = ("cyan", "magenta", "yellow", "green", "red", "blue", "gray")
 """Of the channels of a fluorescence image, in turn."""
 TRUE_COLOURS = ("red", "green", "blue")
+WHITE = "#ffffff"
 SHOWN_WHOLE = 2**26
 """Pixels of a plane that napari may load at once."""
 OVERVIEW = 2**22
@@ -44,10 +45,15 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 
 
 def _may_be_slide(path: str) -> bool:
+    from .core.data.place import is_zarr
+
     if "://" in path:
         return True
     place = Path(path)
-    return place.exists()
+    if not place.is_dir():
+        return place.exists()
+    # Of other folders napari's own reader may make something.
+    return is_zarr(place) or next(place.glob("*.dcm"), None) is not None
 
 
 def read_slides(path: str | Sequence[str]) -> list[LayerData]:
@@ -95,13 +101,15 @@ def layers_of(pyramid: Pyramid, depth: float | None = None) -> list[LayerData]:
     colours = _colours(names, displays)
     layers = []
     for number in range(count):
-        options = {"name": pyramid.name}
+        options: dict[str, Any] = {"name": pyramid.name}
         if count > 1:
             options = {
                 "name": f"{pyramid.name}: {names[number] or f'channel {number}'}",
                 "colormap": colours[number % len(colours)],
                 "blending": "additive",
             }
+        elif displays[number].color not in (None, WHITE):
+            options["colormap"] = displays[number].color
         if limits := displays[number].limits:
             options["contrast_limits"] = limits
         layers.append(_image_layer(pyramid, number, options, depth))
