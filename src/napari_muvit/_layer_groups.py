@@ -82,7 +82,7 @@ def same_file(image: Image, candidates: Sequence[Image]) -> list[Image]:
 
 def channel_title(layer: Image) -> str:
     """Return what a layer is called as a channel: without the name of its file."""
-    return layer.name.split(OF_FILE, 1)[-1]
+    return str(layer.name).split(OF_FILE, 1)[-1]
 
 
 def _has_channels(image: Image) -> bool:

@@ -93,8 +93,8 @@ def layers_of(pyramid: Pyramid, depth: float | None = None) -> list[LayerData]:
     if info.is_label and pyramid.dtype.kind in "bui":
         return [_labels_layer(pyramid, info, depth)]
     if pyramid.rgb:
-        options = {"name": pyramid.name, "rgb": True}
-        return [_image_layer(pyramid, None, options, depth)]
+        photograph = {"name": pyramid.name, "rgb": True}
+        return [_image_layer(pyramid, None, photograph, depth)]
     count = pyramid.num_channels
     names = pyramid.channel_names or tuple(f"channel {k}" for k in range(count))
     displays = _displays(pyramid)

@@ -42,6 +42,7 @@ from .state import LabelClass, PanelState
 from .streaming import PREDICTION
 from .ui import LayerCombo, Warning_, button, form, text
 from .value_table import ValueTable
+from .view_boxes import VIEW
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -132,7 +133,8 @@ class AnnotatePage(QWidget):
         kinds = [
             x
             for x in layers[::-1]
-            if isinstance(x, Shapes | Labels) and x.metadata.get("muvit") != PREDICTION
+            if isinstance(x, Shapes | Labels)
+            and x.metadata.get("muvit") not in (PREDICTION, VIEW)
         ]
         shapes = [x for x in kinds if isinstance(x, Shapes)]
         self.layers.set_layers(kinds, prefer=shapes[0] if shapes else None)

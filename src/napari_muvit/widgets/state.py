@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from ..core.config import (
     BACKGROUND_COLOR,
     DEFAULT_COLORS,
     ModelConfig,
+    NormalisationMode,
     TrainingConfig,
 )
 from ..core.data.pyramid import Pyramid
-from ..core.errors import AnnotationError
+from ..core.data.suggested_levels import suggest_levels
+from ..core.errors import AnnotationError, OutputError
 from ..core.presets import preset
+from .model_library import ModelLibrary
+from .slides import SlideEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,16 @@ class PanelState:
     """The model that training starts from; None: a new one of the preset."""
     models: list[SavedModel] = field(default_factory=list)
     """Newest first."""
+    library: ModelLibrary | None = None
+    """Where models are remembered from one session to the next."""
+    levels: tuple[float, ...] | None = None
+    """Scale factors of a new model; None: those that suit the slide."""
+    normalisation: NormalisationMode = "auto"
+    """Of a new model."""
+    slides: list[SlideEntry] = field(default_factory=list)
+    """Of the project."""
+    shown: SlideEntry | None = None
+    """The slide that is chosen on the Data page."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,10 +133,34 @@ class PanelState:
             return self.start.title, self.start.config.to_dict()
         return self.preset, preset(self.preset).model
 
+    def model_for(self, pyramid: Pyramid) -> Mapping[str, Any]:
+        """Return the settings of that network for a slide."""
+        values = self.network[1]
+        if self.start is not None:
+            return values
+        factors = self.levels or self.suggested(pyramid)
+        return {**values, "scale_factors": factors, "normalisation": self.normalisation}
+
+    def suggested(self, pyramid: Pyramid) -> tuple[float, ...]:
+        """Return the scale factors of a new model that suit a slide."""
+        model = {"crop_size": ModelConfig().crop_size, **preset(self.preset).model}
+        usual = model.get("scale_factors", ModelConfig().scale_factors)
+        return suggest_levels(pyramid.shape, model["crop_size"], usual)
+
     def remember(self, model: SavedModel) -> None:
         """Put a model first in the list."""
         others = [m for m in self.models if m.path != model.path]
         self.models = [model, *others]
+        if self.library is not None:
+            # The list is a convenience: a full disk is said where it matters.
+            with suppress(OutputError):
+                self.library.add(model.path)
+
+    def load_models(self) -> None:
+        """Take over the models of the library that can be predicted with."""
+        if self.library is not None:
+            known = (m for m in self.library.models() if m.segments)
+            self.models = [SavedModel(m.path, m.config, m.title) for m in known]
 
     def new_model(self, pyramid: Pyramid) -> ModelConfig:
         """Return the network of the chosen preset for this slide and these classes."""
@@ -133,6 +172,8 @@ class PanelState:
         size = pyramid.pixel_size
         values: dict[str, Any] = {
             **preset(self.preset).model,
+            "scale_factors": self.levels or self.suggested(pyramid),
+            "normalisation": self.normalisation,
             "in_channels": pyramid.num_channels,
             "num_classes": len(self.classes),
             "class_names": self.names,

@@ -54,9 +54,7 @@ def stack_sources(sources: Sequence[ArraySource]) -> ArraySource:
     first = sources[0]
     if all(_same_array(first, source) for source in sources):
         picked = tuple(c for source in sources for c in source.channels or (0,))
-        return ArraySource(
-            first.array, first.axes, first.spatial, first.fixed, picked
-        )
+        return ArraySource(first.array, first.axes, first.spatial, first.fixed, picked)
     return ArraySource(ChannelStack(sources), "cyx")
 
 
