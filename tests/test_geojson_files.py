@@ -83,7 +83,7 @@ def test_a_file_comes_with_classes_and_colours(file: Path, viewer: ViewerModel) 
     layer = read(file)
     assert list(layer.features["class"]) == ["Region*", "tumour"]
     np.testing.assert_allclose(layer.edge_color[1][:3], (1, 0, 128 / 255), atol=1e-3)
-    assert layer.name == "slide"
+    assert layer.name == "slide outlines"
 
 
 @pytest.mark.parametrize("scale", [(1, 1), (0.5, 0.25)])

@@ -19,6 +19,7 @@ from ._layer_annotations import (
     label_classes,
     labels_annotations,
     shape_classes,
+    shape_colors,
     shapes_annotations,
 )
 from ._layers import HALF, layer_kwargs, layer_path, layer_pyramid, shown_plane
@@ -145,7 +146,7 @@ def shapes_data(file: GeoJson, place: Mapping[str, Any]) -> LayerData:
     corners = np.concatenate(rings)
     longest = float((corners.max(axis=0) - corners.min(axis=0)).max())
     options = {
-        "name": file.path.name[: -len(SUFFIX)],
+        "name": f"{file.path.name[: -len(SUFFIX)]} outlines",
         "shape_type": "polygon",
         "features": pd.DataFrame({"class": pd.Categorical(n or None for n in names)}),
         "edge_color": edge,
@@ -196,9 +197,9 @@ def write_shapes(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         learned.insert(0, BACKGROUND)
     classes = list(dict.fromkeys(learned))
     point, plane = _where(layer, image)
-    annotations = shapes_annotations(
-        layer, image or layer, classes, _colors(layer, names, classes), point
-    )
+    found = shape_colors(layer)
+    colors = [found.get(name, BACKGROUND_COLOR) for name in classes]
+    annotations = shapes_annotations(layer, image or layer, classes, colors, point)
     left_out = count_shapes(layer, classes)[1]
     if layer.ndim > 2:
         left_out = f"{left_out} Only the plane on screen was written.".strip()
@@ -297,14 +298,6 @@ def _where(layer: Shapes | Labels, image: Image | None) -> tuple[Any, tuple[int,
     point = viewer.dims.point
     stack = image if image is not None else layer
     return point, shown_plane(stack, point) if stack.ndim > 2 else (0, 0)
-
-
-def _colors(layer: Shapes, names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Return the edge colour of the first shape of each class, ``#rrggbb``."""
-    found: dict[str, str] = {}
-    for name, rgba in zip(names, np.asarray(layer.edge_color), strict=True):
-        found.setdefault(name, bytes(round(float(v) * 255) for v in rgba[:3]).hex())
-    return [f"#{found.get(name, BACKGROUND_COLOR[1:])}" for name in classes]
 
 
 def _warn(words: str) -> None:

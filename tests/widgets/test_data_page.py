@@ -73,7 +73,12 @@ def test_any_layer_is_a_slide(
 def test_a_turned_layer_is_refused_with_the_reason(
     panel: MuViTPanel, viewer: ViewerModel
 ) -> None:
+    viewer.add_image(noise(4, 300, 400), axis_labels=("c", "y", "x"))
+    assert not panel.data.channels.isHidden()
+    viewer.layers.clear()
+    panel.state.slides.clear()
     viewer.add_image(noise(300, 400), rotate=30, **PLACE)
+    assert panel.data.channels.isHidden()
     assert "rotated" in panel.data.problem.text()
     assert panel.state.slides == []
     with pytest.raises(MuvitError, match="rotated"):

@@ -16,6 +16,7 @@ from .._layer_annotations import (
     label_classes,
     labels_annotations,
     shape_classes,
+    shape_colors,
     shape_data,
     shapes_annotations,
 )
@@ -198,8 +199,10 @@ class AnnotatePage(QWidget):
         names = dict.fromkeys(n for n in shape_classes(shapes) if n)
         if names and not self.state.touched:
             self.state.classes.clear()
+            ours = shapes.metadata.get("muvit") == OUTLINES
+            colors = shape_colors(shapes) if ours else {}
             for name in names:
-                self.state.add_class(name)
+                self.state.add_class(name, colors.get(name))
             self._on_classes()
 
     def _listen(self, emitter: Any, slot: Callable[..., object]) -> None:

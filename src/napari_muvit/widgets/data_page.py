@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..core.config import ModelConfig
 from ..core.data.crops import resolve_mode
 from ..core.data.pyramid import Pyramid
 from ..core.errors import MuvitError
@@ -217,9 +216,9 @@ class DataPage(QWidget):
         """Say again what there is to know."""
         self.slide.image = self.image.layer
         self.model.show_models()
+        names, ticked, of_file = self.slide.rows()
+        self.channels.offer(names, ticked, of_file=of_file)
         try:
-            names, ticked, of_file = self.slide.rows()
-            self.channels.offer(names, ticked, of_file=of_file)
             pyramid = self.pyramid()
         except MuvitError as error:
             self.state.shown = None
@@ -255,10 +254,10 @@ class DataPage(QWidget):
         if start is not None:
             self.scales.fix(start.config.scale_factors)
             return
-        preset = {**ModelConfig().to_dict(), **self.state.network[1]}
-        usual = tuple(preset["scale_factors"])
+        model = self.state.network[1]
+        usual = tuple(model["scale_factors"])
         suggested = usual if pyramid is None else self.state.suggested(pyramid)
-        self.scales.offer(suggested, preset["crop_size"], pyramid)
+        self.scales.offer(suggested, model["crop_size"], pyramid)
 
     def _show_normalisation(self, pyramid: Pyramid | None) -> None:
         box, start = self.normalisation, self.state.start
@@ -293,7 +292,7 @@ class DataPage(QWidget):
 
     def _sight(self) -> tuple[Sight, Image]:
         pyramid, image = self.pyramid(), self.image.layer
-        model = {**ModelConfig().to_dict(), **self.state.model_for(pyramid)}
+        model = self.state.model_for(pyramid)
         start = self.state.start
         own = None if start is None else start.config.pixel_size
         factors = tuple(float(f) for f in model["scale_factors"])

@@ -71,7 +71,12 @@ class SlideChoice:
 
     def _own_channels(self) -> int:
         """Channels of the chosen layer; more than one stand alone."""
-        return 1 if self.image is None else layers_pyramid([self.image]).num_channels
+        if self.image is None:
+            return 1
+        try:
+            return layers_pyramid([self.image]).num_channels
+        except MuvitError:
+            return 1  # `pyramid` says what is wrong
 
     def _candidates(self) -> list[Image]:
         if self.image is None:
@@ -79,13 +84,7 @@ class SlideChoice:
         return channel_candidates(self.image, list(self.viewer.layers))
 
     def rows(self) -> tuple[list[str], list[int], bool]:
-        """Return names of the rows to tick, which are, and whether a file has several.
-
-        Raises
-        ------
-        PyramidError
-            If the layer cannot be a slide.
-        """
+        """Return names of the rows, which are ticked, whether a file has several."""
         if self.image is None:
             return [], [], False
         said = self._now.rows

@@ -138,13 +138,24 @@ class PanelState:
         values = self.network[1]
         if self.start is not None:
             return values
-        factors = self.levels or self.suggested(pyramid)
-        return {**values, "scale_factors": factors, "normalisation": self.normalisation}
+        return {
+            **values,
+            "scale_factors": self.factors_for(pyramid),
+            "normalisation": self.normalisation,
+        }
+
+    def factors_for(self, pyramid: Pyramid) -> tuple[float, ...]:
+        """Return the scale factors of that network for a slide."""
+        wanted = tuple(self.network[1]["scale_factors"])
+        usual = tuple(preset(self.preset).model["scale_factors"])
+        if self.start is not None or wanted != usual:
+            return wanted  # trained with them, or set among all the settings
+        return self.levels or self.suggested(pyramid)
 
     def suggested(self, pyramid: Pyramid) -> tuple[float, ...]:
         """Return the scale factors of a new model that suit a slide."""
-        model = {"crop_size": ModelConfig().crop_size, **preset(self.preset).model}
-        usual = model.get("scale_factors", ModelConfig().scale_factors)
+        model = self.network[1]
+        usual = tuple(model["scale_factors"])
         return suggest_levels(pyramid.shape, model["crop_size"], usual)
 
     def remember(self, model: SavedModel) -> None:
@@ -172,7 +183,7 @@ class PanelState:
         size = pyramid.pixel_size
         values: dict[str, Any] = {
             **preset(self.preset).model,
-            "scale_factors": self.levels or self.suggested(pyramid),
+            "scale_factors": self.factors_for(pyramid),
             "normalisation": self.normalisation,
             "in_channels": pyramid.num_channels,
             "num_classes": len(self.classes),

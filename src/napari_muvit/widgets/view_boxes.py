@@ -244,6 +244,7 @@ def _new_layer(
         },
         edge_color=colors,
         face_color="transparent",
+        opacity=1.0,
         metadata={"muvit": VIEW},
         **layer_kwargs(image),
     )  # fmt: skip
