@@ -16,8 +16,13 @@ from napari_muvit._layers import layer_pyramid
 from napari_muvit._level_view import LevelView
 from napari_muvit._reader import get_reader, read_slides
 from napari_muvit.core.data.open import open_pyramid
-from napari_muvit.core.data.zarr_writer import write_pyramid
+from napari_muvit.core.data.zarr_writer import (
+    create_label_pyramid,
+    create_score_pyramid,
+    write_pyramid,
+)
 from napari_muvit.core.errors import PyramidError
+from napari_muvit.core.files import write_json
 from napari_muvit.core.geometry import Box
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -32,7 +37,9 @@ def layers(path: Path) -> list[Layer]:
 
 
 def test_the_manifest_names_the_reader(tmp_path: Path) -> None:
-    (reader,) = PluginManifest.from_distribution("napari-muvit").contributions.readers
+    manifest = PluginManifest.from_distribution("napari-muvit")
+    readers = manifest.contributions.readers or []
+    (reader,) = [r for r in readers if r.command == "napari-muvit.read"]
     assert {"*.svs", "*.zarr", "*.tif"} <= set(reader.filename_patterns)
     assert reader.accepts_directories
     assert get_reader(str(tmp_path / "no.svs")) is None
@@ -211,3 +218,66 @@ def test_every_real_file_is_a_layer() -> None:
             lead = level.ndim - 3 if layer.rgb else level.ndim - 2
             assert np.asarray(level[(0,) * lead]).size
     assert refused == ["broken.svs", "small_dicom.dcm"]
+
+
+def test_scores_of_a_prediction_are_shown_from_0_to_255(tmp_path: Path) -> None:
+    """By percentiles, a model that is never sure looked as sure as any."""
+    pixels = np.full((64, 64), 90, np.uint8)
+    pixels[:32] = 100
+    image = open_pyramid(pixels)
+    store = tmp_path / "a_muvit.zarr"
+    classes = ["stroma", "tumour"], ["#112233", "#ff8800"]
+    create_label_pyramid(store, image, *classes, 64)
+    write_json(store / ".muvit" / "run.json", {"outputs": ["confidence"]})
+    create_score_pyramid(store / "confidence", image)[0][:] = pixels
+    create_score_pyramid(store / "probabilities", image, *classes)[0][:] = np.stack(
+        [pixels] * 2
+    )
+    (confidence,) = layers(store / "confidence")
+    assert isinstance(confidence, Image)
+    assert confidence.contrast_limits == [0, 255]
+    found = layers(store / "probabilities")
+    assert [layer.contrast_limits for layer in found] == [[0, 255]] * 2
+    assert [layer.name.split(": ")[1] for layer in found] == classes[0]
+    np.testing.assert_allclose(
+        found[1].colormap.map(1.0)[0], (1, 8 / 15, 0, 1), 0, 0.01
+    )
+    (labels,) = layers(store)
+    assert isinstance(labels, Labels)
+
+
+def test_channels_look_as_the_file_says(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.zarr", noise(2, 80, 90), channel_names=["x", "y"])
+    # Our writer says white for all, which would not tell them apart.
+    before = [layer.colormap.name for layer in layers(tmp_path / "a.zarr")]
+    assert before == ["cyan", "magenta"]
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r+")
+    ome = dict(group.attrs["ome"])
+    window = {"start": 7, "end": 70}
+    ome["omero"] = {"channels": [{"color": c, "window": window, "label": "d"}
+                                 for c in ("0000FF", "00FF00")]}  # fmt: skip
+    group.attrs["ome"] = ome
+    first, second = layers(tmp_path / "a.zarr")
+    assert first.contrast_limits == [7, 70]
+    np.testing.assert_allclose(first.colormap.map(1.0)[0], (0, 0, 1, 1))
+    np.testing.assert_allclose(second.colormap.map(1.0)[0], (0, 1, 0, 1))
+
+
+def test_a_folder_that_is_no_slide_is_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("a")
+    assert get_reader(str(tmp_path / "photos")) is None
+    (tmp_path / "photos" / "a.dcm").write_bytes(b"")
+    assert get_reader(str(tmp_path / "photos")) is not None
+
+
+def test_the_one_channel_of_a_file_has_its_colour(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.zarr", noise(1, 60, 60), channel_names=["x"])
+    (plain,) = layers(tmp_path / "a.zarr")
+    assert plain.colormap.name == "gray"
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r+")
+    ome = dict(group.attrs["ome"])
+    ome["omero"] = {"channels": [{"color": "00FF00"}]}
+    group.attrs["ome"] = ome
+    (green,) = layers(tmp_path / "a.zarr")
+    np.testing.assert_allclose(green.colormap.map(1.0)[0], (0, 1, 0, 1))

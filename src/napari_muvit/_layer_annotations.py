@@ -39,6 +39,15 @@ def shape_classes(shapes: Shapes) -> list[str]:
     return [n if isinstance(n, str) else "" for n in shapes.features["class"]]
 
 
+def shape_colors(shapes: Shapes) -> dict[str, str]:
+    """Return the edge colour, ``#rrggbb``, of the first shape of each class."""
+    found: dict[str, str] = {}
+    for name, rgba in zip(shape_classes(shapes), shapes.edge_color, strict=True):
+        color = bytes(round(float(v) * 255) for v in rgba[:3]).hex()
+        found.setdefault(name, f"#{color}")
+    return found
+
+
 def count_shapes(shapes: Shapes, names: Sequence[str]) -> tuple[dict[str, int], str]:
     """Count the usable shapes of each class, and say in words what is left out."""
     counts = dict.fromkeys(names, 0)

@@ -14,18 +14,22 @@ import numpy as np
 from ._level_view import AveragedView, LevelView
 
 if TYPE_CHECKING:
+    from .core.data.channel_display import ChannelDisplay
     from .core.data.pyramid import Pyramid
 
 LayerData = tuple[Any, dict[str, Any], str]
 FALSE_COLOURS = ("cyan", "magenta", "yellow", "green", "red", "blue", "gray")
 """Of the channels of a fluorescence image, in turn."""
 TRUE_COLOURS = ("red", "green", "blue")
+WHITE = "#ffffff"
 SHOWN_WHOLE = 2**26
 """Pixels of a plane that napari may load at once."""
 OVERVIEW = 2**22
 """Pixels of the coarsest level that is made for the screen, at most."""
 COARSER = 4
 """Step between levels that are averaged for the screen."""
+SCORES = (0.0, 255.0)
+"""What probabilities and confidences of a prediction are stored as."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -41,10 +45,15 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 
 
 def _may_be_slide(path: str) -> bool:
+    from .core.data.place import is_zarr
+
     if "://" in path:
         return True
     place = Path(path)
-    return place.exists()
+    if not place.is_dir():
+        return place.exists()
+    # Of other folders napari's own reader may make something.
+    return is_zarr(place) or next(place.glob("*.dcm"), None) is not None
 
 
 def read_slides(path: str | Sequence[str]) -> list[LayerData]:
@@ -84,23 +93,53 @@ def layers_of(pyramid: Pyramid, depth: float | None = None) -> list[LayerData]:
     if info.is_label and pyramid.dtype.kind in "bui":
         return [_labels_layer(pyramid, info, depth)]
     if pyramid.rgb:
-        options = {"name": pyramid.name, "rgb": True}
-        return [_image_layer(pyramid, None, options, depth)]
+        photograph = {"name": pyramid.name, "rgb": True}
+        return [_image_layer(pyramid, None, photograph, depth)]
     count = pyramid.num_channels
     names = pyramid.channel_names or tuple(f"channel {k}" for k in range(count))
-    is_rgb = tuple(name.lower() for name in names) == TRUE_COLOURS
-    colours = TRUE_COLOURS if is_rgb else FALSE_COLOURS
+    displays = _displays(pyramid)
+    colours = _colours(names, displays)
     layers = []
     for number in range(count):
-        options = {"name": pyramid.name}
+        options: dict[str, Any] = {"name": pyramid.name}
         if count > 1:
             options = {
                 "name": f"{pyramid.name}: {names[number] or f'channel {number}'}",
                 "colormap": colours[number % len(colours)],
                 "blending": "additive",
             }
+        elif displays[number].color not in (None, WHITE):
+            options["colormap"] = displays[number].color
+        if limits := displays[number].limits:
+            options["contrast_limits"] = limits
         layers.append(_image_layer(pyramid, number, options, depth))
     return layers
+
+
+def _displays(pyramid: Pyramid) -> tuple[ChannelDisplay, ...]:
+    """Return how the file wants its channels to be shown."""
+    from .core.data.channel_display import ChannelDisplay, channel_displays
+    from .core.prediction.record import read_record
+
+    displays = channel_displays(pyramid.contents.place, pyramid.num_channels)
+    place = pyramid.contents.place
+    folder = None if place is None else place.folder
+    if folder is not None and read_record(folder.parent) is not None:
+        # An image inside of a prediction: half-sure must look half-bright.
+        return tuple(ChannelDisplay(d.color, SCORES) for d in displays)
+    return displays
+
+
+def _colours(
+    names: Sequence[str], displays: Sequence[ChannelDisplay]
+) -> tuple[str, ...]:
+    """Return the file's colours where they tell channels apart, else ours."""
+    if tuple(name.lower() for name in names) == TRUE_COLOURS:
+        return TRUE_COLOURS
+    said = tuple(d.color for d in displays if d.color)
+    if len(said) == len(names) and len(set(said)) == len(said):
+        return said
+    return FALSE_COLOURS
 
 
 def _image_layer(
@@ -110,7 +149,7 @@ def _image_layer(
     depth: float | None,
 ) -> LayerData:
     levels = _views(pyramid, channel)
-    if channel is not None:
+    if channel is not None and "contrast_limits" not in options:
         options["contrast_limits"] = _contrast_limits(levels[-1])
     levels += _for_the_screen(levels[-1])
     return _layer(pyramid, levels, options, "image", depth)

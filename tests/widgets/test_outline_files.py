@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -13,6 +14,7 @@ from napari.layers import Shapes
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QFileDialog, QPushButton
 
+from napari_muvit._geojson_files import read_outlines
 from napari_muvit._layers import shown_plane
 from napari_muvit.core.data import outlines
 from napari_muvit.core.data.annotations import Annotations, Polygon
@@ -237,3 +239,19 @@ def test_outlines_lie_on_the_plane_on_screen(
     viewer.dims.set_point(0, 1)
     with pytest.raises(AnnotationError, match="2 features on other planes"):
         panel.annotate.import_outlines(path)
+
+
+def test_classes_of_an_opened_file_keep_their_colours(
+    panel: MuViTPanel, image: Any, viewer: ViewerModel, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    square = np.array([[10.0, 10], [10, 40], [40, 40]])
+    items = (Polygon(1, square), Polygon(2, square + 50))
+    path = tmp_path / "a.geojson"
+    names, colors = ("stroma", "gland"), ("#010203", "#ff8800")
+    write_geojson(Annotations(items, names, colors), path)
+    (data,) = read_outlines(str(path))
+    viewer._add_layer_from_data(*data)
+    assert panel.state.names == names
+    assert tuple(c.color for c in panel.state.classes) == colors

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QKeySequence
 
-from .._layer_annotations import shape_classes
+from .._layer_annotations import shape_classes, shape_colors
 from ..core.data.annotations import Annotations
 from ..core.data.items import Area
 from ..core.errors import AnnotationError, MuvitError
@@ -24,6 +24,7 @@ from .slide_annotations import SlideAnnotations
 from .state import PanelState
 from .streaming import PREDICTION
 from .tool_control import ToolControl
+from .view_boxes import VIEW
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -90,7 +91,7 @@ class AnnotatePage(AnnotateForm):
             x
             for x in layers[::-1]
             if isinstance(x, Shapes | Labels)
-            and x.metadata.get("muvit") not in (PREDICTION, BRUSH)
+            and x.metadata.get("muvit") not in (PREDICTION, BRUSH, VIEW)
             and x.metadata.get(IMAGE, own) == own
         ]
         shapes = [x for x in kinds if isinstance(x, Shapes)]
@@ -186,8 +187,10 @@ class AnnotatePage(AnnotateForm):
         )
         if names and not self.state.touched:
             self.state.classes.clear()
+            ours = shapes.metadata.get("muvit") == OUTLINES
+            colors = shape_colors(shapes) if ours else {}
             for name in names:
-                self.state.add_class(name)
+                self.state.add_class(name, colors.get(name))
             self._on_classes()
 
     def _listen(self, emitter: Any, slot: Callable[..., object]) -> None:

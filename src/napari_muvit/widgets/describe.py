@@ -42,12 +42,12 @@ def size_text(pyramid: Pyramid) -> str:
 
 
 def pixel_text(pyramid: Pyramid) -> str:
-    """Return the pixel size and where it is from."""
+    """Return the pixel size."""
     if pyramid.pixel_size is None:
         return "unknown"
     dy, dx = pyramid.pixel_size
     if abs(dy - dx) <= 1e-3 * dx:
-        return f"{dx:.4g} µm  (from the layer's scale)"
+        return f"{dx:.4g} µm"
     return f"{dy:.4g} × {dx:.4g} µm  (y × x)"
 
 
@@ -55,6 +55,9 @@ def channel_text(pyramid: Pyramid) -> str:
     """Return the channels and the pixel type."""
     count = pyramid.num_channels
     names = "R, G, B" if pyramid.rgb else "1, grey" if count == 1 else f"{count}"
+    if pyramid.channel_names and not pyramid.rgb:
+        names = ", ".join(pyramid.channel_names[:4])
+        names += f" and {count - 4} more" if count > 4 else ""
     return f"{names}  ({pyramid.dtype})"
 
 
@@ -88,10 +91,12 @@ def problems(model: Mapping[str, Any], pyramid: Pyramid) -> list[str]:
     if pyramid.pixel_size is None:
         found.append(
             "The layer has no length unit, so the pixel size is unknown and the model "
-            "works in pixels. Set layer.scale and layer.units to change that."
+            "works in pixels. Type the pixel size above where you know it."
         )
     widest = model["crop_size"] * max(model["scale_factors"])
-    shortest = min(pyramid.shape)
+    # In pixels of the model, as which the slide is read.
+    view = pyramid.viewed_at(model.get("pixel_size"))
+    shortest = round(min(view.extent.shape))
     if shortest < model["crop_size"]:
         found.append(
             f"The image is only {shortest} px high or wide; the model looks at "
@@ -102,7 +107,7 @@ def problems(model: Mapping[str, Any], pyramid: Pyramid) -> list[str]:
             f"The widest view ({widest:g} px) is larger than the image "
             f"({shortest} px); the part outside is padded."
         )
-    if len(pyramid.levels) == 1 and shortest > 8192:
+    if len(pyramid.levels) == 1 and min(pyramid.shape) > 8192:
         found.append(
             "The image has one level only; wider views are averaged from it, which "
             "is slow at first. A pyramid (OME-Zarr) is faster."

@@ -42,6 +42,8 @@ class ModelChooser(QWidget):
         self.state = state
         self._none = none
         self._optional = optional
+        # What was chosen when it was told last; it may be deleted meanwhile.
+        self._before: SavedModel | None = None
         self.combo = Combo(tooltip)
         browse = button("…", self.browse, "Choose the folder of a saved model")
         browse.setMaximumWidth(BROWSE_WIDTH)
@@ -50,7 +52,7 @@ class ModelChooser(QWidget):
         line.addWidget(self.combo)
         line.addWidget(browse)
         self.show_models()
-        self.combo.currentIndexChanged.connect(lambda _index: self.changed.emit())
+        self.combo.currentIndexChanged.connect(lambda _index: self._tell())
 
     @property
     def chosen(self) -> SavedModel | None:
@@ -60,7 +62,7 @@ class ModelChooser(QWidget):
 
     def show_models(self, choose: Path | None = None) -> None:
         """Offer the known models; ``choose`` makes one the current one."""
-        before = self.chosen
+        before = self._before
         wanted = str(choose) if choose else self.combo.currentData()
         self.combo.blockSignals(True)
         self.combo.clear()
@@ -71,7 +73,18 @@ class ModelChooser(QWidget):
         self.combo.setCurrentIndex(max(0, self.combo.findData(wanted)))
         self.combo.blockSignals(False)
         if choose is not None or self.chosen != before:
-            self.changed.emit()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._before = self.chosen
+        self.changed.emit()
+
+    def choose(self, model: SavedModel | None) -> None:
+        """Show the known models, and choose one of them, or none."""
+        self.show_models()
+        found = self.combo.findData(None if model is None else str(model.path))
+        if found >= 0:
+            self.combo.setCurrentIndex(found)
 
     def browse(self) -> None:
         """Let the user pick the folder of a saved model."""
@@ -86,5 +99,7 @@ class ModelChooser(QWidget):
         except MuvitError as error:
             self.refused.emit(str(error))
             return
-        self.state.remember(SavedModel(folder, config, folder.name))
+        known = {m.path: m.title for m in self.state.models}
+        title = known.get(folder, folder.name)
+        self.state.remember(SavedModel(folder, config, title))
         self.show_models(folder)

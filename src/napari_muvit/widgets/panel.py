@@ -26,7 +26,8 @@ from ..core.progress import Progress
 from .annotate_page import AnnotatePage
 from .data_page import DataPage
 from .job import JobRunner
-from .places import log_file
+from .model_library import ModelLibrary
+from .places import log_file, user_folder
 from .predict_page import PredictPage
 from .settings import read_settings
 from .state import PanelState
@@ -64,7 +65,8 @@ class MuViTPanel(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self._closed = False
-        self.state = PanelState()
+        self.state = PanelState(library=ModelLibrary(user_folder()))
+        self.state.load_models()
         self.runner = JobRunner(self, make_child())
         self.data = DataPage(napari_viewer, self.state)
         self.annotate = AnnotatePage(napari_viewer, self.state)
@@ -149,6 +151,8 @@ class MuViTPanel(QWidget):
 
     def _connect(self) -> None:
         self.data.image_changed.connect(self._on_image)
+        self.data.model.chosen.connect(self._on_start)
+        self.data.model.edited.connect(self._show_models)
         self.train.network_changed.connect(self.data.refresh)
         self.train.trained.connect(self._on_trained)
         self.runner.busy_changed.connect(self._on_busy)
@@ -156,9 +160,10 @@ class MuViTPanel(QWidget):
         self.runner.said.connect(self._say)
         self.viewer.dims.events.current_step.connect(self._on_plane)
         # A function, because Qt calls no methods of what it is destroying.
-        runner, annotate = self.runner, self.annotate
+        runner, annotate, boxes = self.runner, self.annotate, self.data.boxes
 
         def let_go() -> None:
+            boxes.hide()
             runner.close()
             annotate.release()
 
@@ -177,6 +182,7 @@ class MuViTPanel(QWidget):
     def _let_go(self) -> None:
         """Stop the work and leave the layers, which live longer than the panel."""
         self._closed = True
+        self.data.hide_boxes()
         self.runner.close()
         self.annotate.set_layers([], None)
         self.annotate.release()
@@ -195,8 +201,17 @@ class MuViTPanel(QWidget):
         self.pages.setCurrentIndex(index)
         if index == 0:
             self.data.refresh()
+        self._show_models()
+
+    def _show_models(self) -> None:
         self.train.start_from.show_models()
         self.predict.model.show_models()
+
+    def _on_start(self, model: Any) -> None:
+        """Take the model of the Data page on all pages."""
+        self.train.start_from.choose(model)
+        if model is not None:
+            self.predict.model.choose(model)
 
     def _on_image(self, image: Any) -> None:
         self.annotate.set_layers(list(self.viewer.layers), image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from ..core.config import (
     BACKGROUND_COLOR,
     DEFAULT_COLORS,
     ModelConfig,
+    NormalisationMode,
     TrainingConfig,
 )
 from ..core.data.pyramid import Pyramid
-from ..core.errors import AnnotationError
+from ..core.data.suggested_levels import suggest_levels
+from ..core.errors import AnnotationError, OutputError
 from ..core.presets import preset
+from .model_library import ModelLibrary
+from .slides import SlideEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,16 @@ class PanelState:
     """The model that training starts from; None: a new one of the preset."""
     models: list[SavedModel] = field(default_factory=list)
     """Newest first."""
+    library: ModelLibrary | None = None
+    """Where models are remembered from one session to the next."""
+    levels: tuple[float, ...] | None = None
+    """Scale factors of a new model; None: those that suit the slide."""
+    normalisation: NormalisationMode = "auto"
+    """Of a new model."""
+    slides: list[SlideEntry] = field(default_factory=list)
+    """Of the project."""
+    shown: SlideEntry | None = None
+    """The slide that is chosen on the Data page."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,10 +144,45 @@ class PanelState:
         """Settings of a new model, as the preset and the user say."""
         return {**preset(self.preset).model, **self.model_changes}
 
+    def model_for(self, pyramid: Pyramid) -> Mapping[str, Any]:
+        """Return the settings of that network for a slide."""
+        values = self.network[1]
+        if self.start is not None:
+            return values
+        return {
+            **values,
+            "scale_factors": self.factors_for(pyramid),
+            "normalisation": self.normalisation,
+        }
+
+    def factors_for(self, pyramid: Pyramid) -> tuple[float, ...]:
+        """Return the scale factors of that network for a slide."""
+        wanted = tuple(self.network[1]["scale_factors"])
+        usual = tuple(preset(self.preset).model["scale_factors"])
+        if self.start is not None or wanted != usual:
+            return wanted  # trained with them, or set among all the settings
+        return self.levels or self.suggested(pyramid)
+
+    def suggested(self, pyramid: Pyramid) -> tuple[float, ...]:
+        """Return the scale factors of a new model that suit a slide."""
+        model = self.network[1]
+        usual = tuple(model["scale_factors"])
+        return suggest_levels(pyramid.shape, model["crop_size"], usual)
+
     def remember(self, model: SavedModel) -> None:
         """Put a model first in the list."""
         others = [m for m in self.models if m.path != model.path]
         self.models = [model, *others]
+        if self.library is not None:
+            # The list is a convenience: a full disk is said where it matters.
+            with suppress(OutputError):
+                self.library.add(model.path)
+
+    def load_models(self) -> None:
+        """Take over the models of the library that can be predicted with."""
+        if self.library is not None:
+            known = (m for m in self.library.models() if m.segments)
+            self.models = [SavedModel(m.path, m.config, m.title) for m in known]
 
     def new_model(self, pyramid: Pyramid) -> ModelConfig:
         """Return the network of the chosen preset for this slide and these classes."""
@@ -144,6 +194,8 @@ class PanelState:
         size = pyramid.pixel_size
         values: dict[str, Any] = {
             **preset(self.preset).model,
+            "scale_factors": self.factors_for(pyramid),
+            "normalisation": self.normalisation,
             "in_channels": pyramid.num_channels,
             "num_classes": len(self.classes),
             "class_names": self.names,

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
+    QListWidget,
     QPushButton,
     QSizePolicy,
     QWidget,
@@ -176,3 +177,10 @@ def theme_color(name: str) -> QColor:
 
     theme = get_theme(get_settings().appearance.theme)
     return QColor(getattr(theme, name).as_hex())
+
+
+def fit_list(rows: QListWidget, most: int) -> None:
+    """Make a list as high as its rows, of which it shows ``most`` at once."""
+    shown = min(max(rows.count(), 1), most)
+    height = rows.sizeHintForRow(0) if rows.count() else rows.fontMetrics().height()
+    rows.setFixedHeight(shown * height + 2 * rows.frameWidth() + 2)
