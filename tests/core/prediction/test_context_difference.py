@@ -20,6 +20,7 @@ from napari_muvit.core.model.segmenter import build_model
 from napari_muvit.core.prediction import context_difference as module
 from napari_muvit.core.prediction.context_difference import context_difference
 from napari_muvit.core.prediction.hidden_context import WithoutContext
+from napari_muvit.core.presets import preset
 from napari_muvit.core.progress import Progress
 from napari_muvit.core.training import finetune
 
@@ -208,18 +209,20 @@ def test_it_can_be_stopped_in_either_half(config: PredictionConfig) -> None:
 @pytest.mark.slow
 def test_a_trained_model_answers_otherwise_without_context(tmp_path: Path) -> None:
     """Synthetic: shape tells cells from background, context alone the two kinds."""
-    pairs = write_synthetic(tmp_path / "data", images=13, size=512, field=256)
-    model = make_config(
-        crop_size=64, decoder="pyramid", attention="coarse_to_fine", level_heads=True,
-        class_names=("background", "outer", "inner"), normalisation="percentile",
-        pyramid_channels=(16, 32, 32, 32), embed_dim=32, background_value=None,
-    )  # fmt: skip
+    pairs = write_synthetic(tmp_path / "data", images=25, size=512, field=256)
     images, labels = (list(paths) for paths in zip(*pairs, strict=True))
-    asked = TrainingConfig(steps=100, batch_size=8, device="cpu", learning_rate=3e-3)
+    tiny = preset("tiny")
+    network = {
+        "num_classes": 3, "class_names": ("background", "outer", "inner"),
+        "embed_dim": 32, "depth": 1, "num_heads": 2,
+    }  # fmt: skip
+    model = ModelConfig(**{**tiny.model, **network})
+    changes = {"steps": 200, "minutes": None, "device": "cpu"}
+    asked = TrainingConfig(**{**tiny.training, **changes})
     result = finetune(
-        images[:12], labels[:12], asked, model=model, out=tmp_path / "model"
+        images[:24], labels[:24], asked, model=model, out=tmp_path / "model"
     )
-    slide = open_pyramid(images[12])
+    slide = open_pyramid(images[24])
     found = context_difference(
         slide, result.model_path, PredictionConfig(device="cpu"), (0, 0, 512, 512)
     )
