@@ -24,6 +24,7 @@ from napari_muvit.core.prediction.plan import plan_prediction
 from napari_muvit.core.prediction.writer import LabelWriter
 from napari_muvit.core.progress import Progress
 from napari_muvit.widgets import MuViTPanel
+from napari_muvit.widgets import panel as panel_module
 
 TIMEOUT = 10_000
 UM = 0.5
@@ -43,6 +44,12 @@ def user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         QStandardPaths, "writableLocation", staticmethod(lambda _where: str(base))
     )
     return base / "napari-muvit"
+
+
+@pytest.fixture(autouse=True)
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks run in threads, where the fake core is."""
+    monkeypatch.setattr(panel_module, "make_child", lambda: None)
 
 
 @pytest.fixture
@@ -101,6 +108,7 @@ class FakeCore:
         out: Path,
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
+        resume: bool = False,
     ) -> Any:
         self.trainings.append(
             {"images": images, "annotations": annotations, "config": config,
@@ -137,7 +145,7 @@ class FakeCore:
         write_model(out, model)
         return types.SimpleNamespace(
             model_path=out, config=model, best={"mDSC": 0.9}, history=(),
-            stopped=stopped, notes=(),
+            stopped=stopped, notes=(), steps=step,
         )  # fmt: skip
 
     def predict(
@@ -178,6 +186,12 @@ class FakeRun:
         self.writer = LabelWriter(out, source, self.plan, model_config, record)
         self.writer.begin()
         self.levels = self.writer.levels
+
+    def __enter__(self) -> FakeRun:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.writer.close()
 
     def focus(self, box: tuple[float, ...]) -> None:
         self.focused.append(tuple(box))

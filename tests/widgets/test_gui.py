@@ -191,8 +191,9 @@ def test_closing_napari_while_training_ends_the_process(tmp_path: Path) -> None:
         module = types.ModuleType("napari_muvit.core.training")
         module.finetune = finetune
         sys.modules[module.__name__] = module
-        from napari_muvit.widgets import MuViTPanel
+        from napari_muvit.widgets import MuViTPanel, panel as module
 
+        module.make_child = lambda: None
         viewer = napari.Viewer()
         viewer.add_image(np.zeros((500, 500)))
         panel = MuViTPanel(viewer)

@@ -63,7 +63,7 @@ def start(runner: JobRunner, task: Any, heard: Heard) -> None:
 
 
 def test_a_result_comes_back_on_the_gui_thread(qtbot, runner, heard) -> None:
-    def task(*, on_progress: Any, should_stop: Any, tell: Any) -> str:
+    def task(*, on_progress: Any, tell: Any, **_: Any) -> str:
         tell("hello")
         for i in range(500):
             on_progress(Progress(stage="train", done=i, total=500))

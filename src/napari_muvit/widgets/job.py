@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from napari.qt.threading import FunctionWorker, WorkerBaseSignals, create_worker
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QObject, Signal
 
+from .._child import CannotBeSent, ChildProcess, TaskFailed
+from .._tasks.base import Commands, Task
 from ..core.errors import Cancelled, MuvitError
 from ..core.progress import Progress
 
@@ -20,19 +23,6 @@ logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL = 0.05
 """Seconds between two progress signals; events in between travel together."""
-
-
-class Task(Protocol):
-    """What a job runs, outside the GUI thread."""
-
-    def __call__(
-        self,
-        *,
-        on_progress: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-        tell: Callable[[object], None],
-    ) -> object:
-        """Do the work; ``tell`` hands anything but progress to the GUI thread."""
 
 
 class JobSignals(WorkerBaseSignals):  # type: ignore[misc]
@@ -51,12 +41,22 @@ class Job(FunctionWorker[object]):  # type: ignore[misc]
     The stock workers lose a RuntimeError (CUDA out of memory is one), and an aborted
     generator does not run its ``finally``. This one catches everything itself and asks
     the task to stop, so that the task cleans up.
+
+    Parameters
+    ----------
+    task
+        The work.
+    child
+        The process to do it in, so that the GUI thread never waits for the interpreter;
+        None: in a thread of this one.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, child: ChildProcess | None = None) -> None:
         super().__init__(task)
         self.signals = JobSignals()
         self.cancel = threading.Event()
+        self.commands: Commands = queue.SimpleQueue()
+        self._child = child
         self._pending: list[Progress] = []
         self._reported = 0.0
 
@@ -68,13 +68,8 @@ class Job(FunctionWorker[object]):  # type: ignore[misc]
     def work(self) -> None:
         """Run the task and say how it ended. Called in the worker thread."""
         signals = self.signals
-        task = cast("Task", self._func)
         try:
-            result = task(
-                on_progress=self._report,
-                should_stop=self.cancel.is_set,
-                tell=signals.told.emit,
-            )
+            result = self._do(cast("Task", self._func))
         except Cancelled:
             self._flush()
             signals.cancelled.emit()
@@ -84,6 +79,24 @@ class Job(FunctionWorker[object]):  # type: ignore[misc]
         else:
             self._flush()
             signals.succeeded.emit(result)
+
+    def _do(self, task: Task) -> object:
+        ways: dict[str, Any] = {
+            "on_progress": self._report,
+            "should_stop": self.cancel.is_set,
+            "tell": self.signals.told.emit,
+            "commands": self.commands,
+        }
+        if self._child is not None:
+            try:
+                return self._child.run(task, **ways)
+            except CannotBeSent as error:
+                # Such as a dask graph with an open file in it.
+                logger.info("%s; it runs in napari's process.", error)
+        try:
+            return task(**ways)
+        finally:
+            self.commands.put(None)
 
     def _report(self, event: Progress) -> None:
         self._pending.append(event)
@@ -98,14 +111,26 @@ class Job(FunctionWorker[object]):  # type: ignore[misc]
 
 
 class JobRunner(QObject):
-    """Runs one job at a time and speaks for it in the panel."""
+    """Runs one job at a time and speaks for it in the panel.
+
+    Parameters
+    ----------
+    parent
+        Of this object.
+    child
+        The process in which jobs run; None: threads of this one.
+    """
 
     busy_changed = Signal(bool)
     progressed = Signal(object)  # a list of Progress
     said = Signal(str)  # a line for the status
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(
+        self, parent: QObject | None = None, child: ChildProcess | None = None
+    ) -> None:
         super().__init__(parent)
+        self.child = child
+        self._closing = False
         self._job: Job | None = None
 
     @property
@@ -125,7 +150,9 @@ class JobRunner(QObject):
         """Start ``task`` in a thread; the callables run on the GUI thread."""
         if self._job is not None:
             raise RuntimeError("A job is under way; stop it first.")
-        job = create_worker(task, _worker_class=Job, _start_thread=False)
+        job = create_worker(
+            task, child=self.child, _worker_class=Job, _start_thread=False
+        )
         job.progress.connect(self.progressed)
         for signal, slot in (
             (job.progress, on_progress),
@@ -138,7 +165,7 @@ class JobRunner(QObject):
         ):
             if slot is not None:
                 signal.connect(slot)
-        self._job = job
+        self._job, self._closing = job, False
         self.busy_changed.emit(True)
         job.start()
 
@@ -147,12 +174,27 @@ class JobRunner(QObject):
         if self._job is not None:
             self._job.quit()
 
+    def close(self) -> None:
+        """Stop the job and let the process end when it has saved its work."""
+        self._closing = True
+        self.stop()
+        if self.child is not None and not self.busy:
+            self.child.close()
+
+    def send(self, command: object) -> None:
+        """Tell the job what the user does meanwhile; nothing without a job."""
+        if self._job is not None:
+            self._job.commands.put(command)
+
     def _on_failed(self, error: BaseException) -> None:
         self.said.emit(_first_sentence(error))
         if isinstance(error, MuvitError):
             show_error(str(error))
             return
-        logger.error("A MuViT job failed.", exc_info=error)
+        if isinstance(error, TaskFailed):
+            logger.error("A MuViT job failed.\n%s", error.trace)
+        else:
+            logger.error("A MuViT job failed.", exc_info=error)
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
     def _on_cancelled(self) -> None:
@@ -160,6 +202,8 @@ class JobRunner(QObject):
 
     def _on_finished(self) -> None:
         self._job = None
+        if self._closing and self.child is not None:
+            self.child.close()
         self.busy_changed.emit(False)
 
 

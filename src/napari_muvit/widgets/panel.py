@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -19,10 +21,12 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
+from .._child import ChildDied, ChildProcess
 from ..core.progress import Progress
 from .annotate_page import AnnotatePage
 from .data_page import DataPage
 from .job import JobRunner
+from .places import log_file
 from .predict_page import PredictPage
 from .state import PanelState
 from .train_page import TrainPage
@@ -35,6 +39,13 @@ STEPS = ("Data", "Annotate", "Train", "Predict")
 MINIMUM_WIDTH = 288
 BAR_STEPS = 1000
 BAR_HEIGHT = 5
+WARM_UP_MS = 500
+"""Until the child process is started: the panel is drawn first."""
+
+
+def make_child() -> ChildProcess | None:
+    """Return the process in which the panel works; it is not started yet."""
+    return ChildProcess(log_file()) if sys.executable else None
 
 
 class MuViTPanel(QWidget):
@@ -51,7 +62,7 @@ class MuViTPanel(QWidget):
         self.viewer = napari_viewer
         self._closed = False
         self.state = PanelState()
-        self.runner = JobRunner(self)
+        self.runner = JobRunner(self, make_child())
         self.data = DataPage(napari_viewer, self.state)
         self.annotate = AnnotatePage(napari_viewer, self.state)
         self.train = TrainPage(
@@ -69,6 +80,13 @@ class MuViTPanel(QWidget):
         self._connect()
         self.show_step(0)
         self.reset_choices()
+        QTimer.singleShot(WARM_UP_MS, self._warm_up)
+
+    def _warm_up(self) -> None:
+        """Let the child import torch before it is needed."""
+        if not self._closed and self.runner.child is not None:
+            with contextlib.suppress(ChildDied):  # said when there is work for it
+                self.runner.child.start()
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -133,7 +151,7 @@ class MuViTPanel(QWidget):
         runner, annotate = self.runner, self.annotate
 
         def let_go() -> None:
-            runner.stop()
+            runner.close()
             annotate.release()
 
         self.destroyed.connect(let_go)
@@ -151,7 +169,7 @@ class MuViTPanel(QWidget):
     def _let_go(self) -> None:
         """Stop the work and leave the layers, which live longer than the panel."""
         self._closed = True
-        self.runner.stop()
+        self.runner.close()
         self.annotate.set_layers([], None)
         self.annotate.release()
 

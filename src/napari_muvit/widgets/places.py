@@ -29,6 +29,11 @@ def cache_folder() -> Path:
     return Path(base) / "napari-muvit"
 
 
+def log_file() -> Path:
+    """Return where the process that trains and predicts writes what it says."""
+    return cache_folder() / "logs" / "worker.log"
+
+
 def result_folder(image_path: Path | None) -> Path:
     """Return the image's folder where it can be written, else the user's."""
     if image_path is not None and not _in_cache(image_path):

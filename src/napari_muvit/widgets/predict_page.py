@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,20 @@ from qtpy.QtWidgets import (
 )
 
 from .._layers import visible_box
+from .._tasks.commands import Look
+from .._tasks.growing import Tile
+from .._tasks.predicting import Opened, PredictionEnd, PredictTask
 from ..core.config import ModelConfig, PredictionConfig
 from ..core.data.pyramid import Pyramid
 from ..core.errors import ConfigError, MuvitError
+from ..core.geometry import Box
 from ..core.progress import Progress
 from . import describe
 from .job import JobRunner, worker_threads
 from .model_chooser import ModelChooser
 from .places import prediction_paths
 from .state import PanelState
-from .streaming import LivePrediction, Output
-from .tasks import PredictTask
+from .streaming import LivePrediction
 from .ui import Combo, Warning_, button, form, text
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 
 WHOLE, VISIBLE = "all, visible part first", "visible part only"
 NO_MODEL = "no model yet"
+MAX_OUTPUTS = 100
+"""Predictions of one image that may lie side by side."""
 DEFAULT_OVERLAP = 25
 MAX_OVERLAP = 50
 
@@ -59,7 +65,6 @@ class PredictPage(QWidget):
         self._image = image
         self._pyramid = pyramid
         self._live: LivePrediction | None = None
-        self._run: Any = None
         self._started = 0.0
         self._running_since = 0.0
         self._done_before: float | None = None
@@ -167,7 +172,7 @@ class PredictPage(QWidget):
             task,
             on_success=self._on_done,
             on_progress=self._on_progress,
-            on_told=partial(self._on_opened, image),
+            on_told=partial(self._on_told, image),
             on_end=self._on_end,
         )
 
@@ -186,15 +191,23 @@ class PredictPage(QWidget):
         )
 
     @staticmethod
-    def _outputs(pyramid: Pyramid) -> Iterator[Path]:
-        return prediction_paths(pyramid.name, pyramid.path)
+    def _outputs(pyramid: Pyramid) -> list[Path]:
+        paths = prediction_paths(pyramid.name, pyramid.path)
+        return list(islice(paths, MAX_OUTPUTS))
 
-    def _on_opened(self, image: Image, output: Output) -> None:
-        # Of the image that was predicted: another one may be chosen by now.
-        self._run = output.run
-        if image in self.viewer.layers:
-            name = f"{image.name} · prediction"
-            self._live = LivePrediction(self.viewer, image, output, name, self)
+    def _on_told(self, image: Image, said: Opened | Tile) -> None:
+        if isinstance(said, Opened):
+            # Of the image that was predicted: another one may be chosen by now.
+            if image in self.viewer.layers:
+                name = f"{image.name} · prediction"
+                self._live = LivePrediction(
+                    self.viewer, image, said, name, self._look, self
+                )
+        elif self._live is not None:
+            self._live.put(said)
+
+    def _look(self, box: Box) -> None:
+        self.runner.send(Look(box))
 
     def _on_progress(self, events: list[Progress]) -> None:
         event = events[-1]
@@ -212,10 +225,10 @@ class PredictPage(QWidget):
             words += f" · {describe.duration(left)} left"
         self.runner.said.emit(words)
 
-    def _on_done(self, path: Path) -> None:
-        stopped = self._run is not None and self._run.stopped
+    def _on_done(self, end: PredictionEnd) -> None:
+        path = end.path
         spent = describe.duration(time.monotonic() - self._started)
-        if stopped:
+        if end.stopped:
             self.runner.said.emit("Stopped; what is done is kept.")
             self._show_place(path, "Predict again to continue.")
         else:
@@ -231,7 +244,6 @@ class PredictPage(QWidget):
             self._live.finish()
             self._live.deleteLater()
             self._live = None
-        self._run = None
 
     def _on_busy(self, busy: bool) -> None:
         self.predict_button.setEnabled(not busy and self.model.chosen is not None)

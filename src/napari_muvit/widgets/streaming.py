@@ -1,36 +1,24 @@
-"""A prediction that grows on screen: tiles into a multiscale Labels layer.
-
-napari keeps the coarsest level of a multiscale layer in memory for ever, and dask keeps
-every chunk, so a store that grows behind them stays empty on screen. Therefore levels
-that are small enough are plain numpy arrays which this module keeps up to date; only
-the finest ones are the zarr arrays that the prediction writes.
-"""
+"""A prediction that grows on screen: tiles into a multiscale Labels layer."""
 
 from __future__ import annotations
 
-import queue
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
-from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from .._layers import layer_kwargs, visible_box
-from ..core.config import ModelConfig
-from ..core.data.zarr_writer import halve_labels
+from .._tasks.growing import Tile
+from .._tasks.predicting import Opened
 from ..core.geometry import Box
-from ..core.prediction.levels import write_levels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-NUMPY_PIXELS = 6250**2
-"""Levels of up to this many pixels are kept as numpy arrays (37 MiB)."""
 PREDICTION = "prediction"
 """Mark in the metadata of layers made here."""
 OPACITY = 0.6
@@ -41,72 +29,39 @@ DRAIN_SECONDS = 0.04
 """Longest time that one tick may take from the GUI thread."""
 THUMBNAIL_SECONDS = 3.0
 
-Pixels = NDArray[np.uint8]
-
-
-class Tile(Protocol):
-    """What a prediction hands out."""
-
-    box: tuple[int, int, int, int]
-    labels: Pixels
-
-
-@dataclass
-class GrowingLevels:
-    """The levels of a prediction, finest first, of which the coarse ones are numpy."""
-
-    levels: list[Any]
-    first: int
-    """Index of the finest numpy level."""
-
-    @classmethod
-    def from_store(cls, levels: Sequence[Any]) -> GrowingLevels:
-        """Read the small levels of a store; call it outside the GUI thread."""
-        small = [int(np.prod(level.shape)) <= NUMPY_PIXELS for level in levels]
-        first = small.index(True) if any(small) else len(levels) - 1
-        kept = [
-            level if index < first else np.array(level[:], dtype=np.uint8)
-            for index, level in enumerate(levels)
-        ]
-        return cls(kept, first)
-
-    def put(self, tile: Tile) -> None:
-        """Write a tile into the numpy levels as the prediction writes its store."""
-        y0, x0, y1, x1 = tile.box
-        labels = np.asarray(tile.labels, dtype=np.uint8)
-        for _ in range(self.first):
-            labels = halve_labels(labels)
-            y0, x0, y1, x1 = y0 // 2, x0 // 2, -(-y1 // 2), -(-x1 // 2)
-        write_levels(self.levels[self.first :], (y0, x0, y1, x1), labels)
-
-
-@dataclass
-class Output:
-    """What the worker tells when a prediction has begun."""
-
-    run: Any
-    """The PredictionRun; only its ``focus`` is called here."""
-    model: ModelConfig
-    """For names and colours."""
-    levels: GrowingLevels
-    tiles: queue.SimpleQueue[Tile] = field(default_factory=queue.SimpleQueue)
-
 
 class LivePrediction(QObject):
-    """Shows one prediction while it grows and tells it where the user looks."""
+    """Shows one prediction while it grows and tells it where the user looks.
+
+    Parameters
+    ----------
+    viewer, image
+        Where, and upon what.
+    opened
+        The prediction; its numpy levels are written to here.
+    name
+        Of the layer.
+    look
+        Called with what is on screen, in slide pixels, when that has changed.
+    parent
+        Of this object.
+    """
 
     def __init__(
         self,
         viewer: ViewerModel,
         image: Image,
-        output: Output,
+        opened: Opened,
         name: str,
+        look: Callable[[Box], None],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self.viewer = viewer
         self.image = image
-        self.output = output
+        self.opened = opened
+        self._look = look
+        self._tiles: deque[Tile] = deque()
         self.layer = self._show(name)
         self._thumbnail_at = time.monotonic()
         self._timer = QTimer(self)
@@ -122,7 +77,7 @@ class LivePrediction(QObject):
     def _show(self, name: str) -> Labels:
         from napari.layers import Labels
 
-        model = self.output.model
+        model = self.opened.model
         old = [
             x
             for x in self.viewer.layers
@@ -130,7 +85,7 @@ class LivePrediction(QObject):
         ]
         # Going on with a prediction must not undo how the user looks at it.
         look = {"opacity": old[0].opacity, "visible": old[0].visible} if old else {}
-        levels = self.output.levels.levels
+        levels = self.opened.levels.levels
         several = len(levels) > 1  # napari takes no pyramid of a single level
         layer = Labels(
             levels if several else levels[0],
@@ -149,6 +104,10 @@ class LivePrediction(QObject):
         self.viewer.layers.insert(above, layer)
         return layer
 
+    def put(self, tile: Tile) -> None:
+        """Take a tile, to be shown soon."""
+        self._tiles.append(tile)
+
     def _on_camera(self) -> None:
         # Many events a second while the user pans: looked at in the next tick.
         self._moved = True
@@ -159,7 +118,7 @@ class LivePrediction(QObject):
             box = visible_box(self.viewer, self.image)
             if box is not None and box != self._looked_at:
                 self._looked_at = box
-                self.output.run.focus((*box.lower, *box.upper))
+                self._look(box)
         if self._drain(DRAIN_SECONDS):
             self._refresh()
 
@@ -168,11 +127,9 @@ class LivePrediction(QObject):
         end = time.monotonic() + seconds
         changed = False
         while time.monotonic() < end:
-            try:
-                tile = self.output.tiles.get_nowait()
-            except queue.Empty:
+            if not self._tiles:
                 break
-            self.output.levels.put(tile)
+            self.opened.levels.put(self._tiles.popleft())
             changed = True
         return changed
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -15,6 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .._tasks.training import Trained, TrainTask
 from ..core.config import ModelConfig
 from ..core.data.annotations import Annotations, LabelImage
 from ..core.data.pyramid import Pyramid
@@ -28,11 +27,7 @@ from .loss_plot import LossPlot
 from .model_chooser import ModelChooser
 from .places import model_folder
 from .state import PanelState, SavedModel
-from .tasks import TrainTask
 from .ui import Combo, Warning_, button, form, text
-
-if TYPE_CHECKING:
-    from ..core.training import TrainingResult
 
 NEW_MODEL = "a new model"
 DEFAULT_MINUTES = 30.0
@@ -173,8 +168,8 @@ class TrainPage(QWidget):
             annotations = self._annotations()
             _check_place(annotations, pyramid)
             task = TrainTask(
-                image=pyramid,
-                annotations=annotations,
+                images=(pyramid,),
+                annotations=(annotations,),
                 config=self.state.training(self.minutes.value(), worker_threads()),
                 model=self._model(pyramid),
                 start=start.path if start else None,
@@ -216,14 +211,14 @@ class TrainPage(QWidget):
         spent = time.monotonic() - self._started
         return spent * (event.total - event.done) / event.done
 
-    def _on_trained(self, result: TrainingResult) -> None:
+    def _on_trained(self, result: Trained) -> None:
         quality = result.best.get("mDSC")
         known = "" if quality is None else f" · mDSC {quality:.2f}"
         title = f"trained {time.strftime('%H:%M')}{known}"
-        model = SavedModel(Path(result.model_path), result.config, title)
+        model = SavedModel(result.path, result.config, title)
         self.state.remember(model)
         self.start_from.show_models()
-        ended = "Stopped" if result.stopped == "stopped" else "Done"
+        ended = "Stopped" if result.stopped else "Done"
         self.runner.said.emit(f"{ended}{known}")
         self.result.setText(
             f"{ended}. The best model is kept as {model.path.name} "

@@ -47,6 +47,7 @@ from ..progress import (
 from .budget import Budget
 from .callbacks import progress_event
 from .ema import WeightAverage
+from .hard_places import HardPlace, HardPlaces
 from .memory import advised, plan_memory
 from .modules import FineTuneModule, class_weights
 from .prepare import (
@@ -145,6 +146,8 @@ class InteractiveTrainer:
         self._first = {k: v.detach().clone() for k, v in weights.items()}
         self._weights_guard = threading.Lock()
         self._recent: deque[NDArray[np.int64]] = deque(maxlen=RECENT)
+        self._hard = HardPlaces()
+        self._marked: list[int] = []
         self.steps = 0
         """Steps so far."""
 
@@ -195,6 +198,10 @@ class InteractiveTrainer:
         facts = {"config": self.training_config.to_dict(), "steps": self.steps}
         return save_model(self.snapshot(), out, training=facts)
 
+    def hard_places(self, most: int = 8) -> list[HardPlace]:
+        """Return where the last crops were wrong most, from the thread of `run`."""
+        return self._hard.worst(most)
+
     def run(
         self,
         on_progress: ProgressFn = ignore_progress,
@@ -207,7 +214,8 @@ class InteractiveTrainer:
         Parameters
         ----------
         on_progress
-            Called after every step, from this thread.
+            Called after every step, from this thread. What it takes does not count
+            as time of the training, so that it may wait, or look at a `snapshot`.
         should_stop
             Asked often; ends the run within 2 s, between two steps.
 
@@ -235,7 +243,10 @@ class InteractiveTrainer:
                         Progress(stage="prepare", done=1, total=1, message=note)
                     )
                 metrics = self._advised_step(dataset)
-                on_progress(progress_event(budget, self.steps - begun, metrics))
+                event = progress_event(budget, self.steps - begun, metrics)
+                spent = budget.elapsed
+                on_progress(event)
+                budget.start(spent)
 
     def _awaited(
         self, on_progress: ProgressFn, should_stop: StopFn
@@ -279,7 +290,7 @@ class InteractiveTrainer:
         self, marks: Sequence[Annotations], on_progress: ProgressFn, should_stop: StopFn
     ) -> SegmentationDataset | None:
         """Samples of these annotations; None without any."""
-        marked = [n for n, m in enumerate(marks) if m.items]
+        self._marked = marked = [n for n, m in enumerate(marks) if m.items]
         if not marked:
             return None
         data = prepare(
@@ -364,7 +375,28 @@ class InteractiveTrainer:
             loss, logits = self._module.losses(batch, 0)
         loss = loss / self._memory.batch.accumulate
         loss.backward()
-        return float(loss.detach()), _confusion(logits.detach(), batch)
+        found = logits.detach()
+        self._note_errors(dataset, indices, found, batch)
+        return float(loss.detach()), _confusion(found, batch)
+
+    def _note_errors(
+        self,
+        dataset: SegmentationDataset,
+        indices: Sequence[int],
+        logits: torch.Tensor,
+        batch: CropBatch,
+    ) -> None:
+        """Remember how much of each crop was wrong."""
+        labels = batch.labels.long()
+        known = (labels > 0).flatten(1).sum(dim=1)
+        wrong = (labels > 0) & (logits.max(dim=1).indices + 1 != labels)
+        shares = wrong.flatten(1).sum(dim=1) / known.clamp(min=1)
+        for sample, share in zip(indices, shares.tolist(), strict=True):
+            drawn = dataset.sampler.draw(sample)
+            slide = dataset.sampler.slides[drawn.slide]
+            self._hard.add(
+                self._marked[drawn.slide], slide.pyramid, drawn.crop.boxes[0], share
+            )
 
     def _figures(self) -> dict[str, float]:
         """Dice of the recent batches, each before it was learned from."""
