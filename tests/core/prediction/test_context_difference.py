@@ -217,7 +217,9 @@ def test_a_trained_model_answers_otherwise_without_context(tmp_path: Path) -> No
         "embed_dim": 32, "depth": 1, "num_heads": 2,
     }  # fmt: skip
     model = ModelConfig(**{**tiny.model, **network})
-    changes = {"steps": 200, "minutes": None, "device": "cpu"}
+    changes = {
+        "steps": 200, "minutes": None, "device": "cpu", "validation_crops": 8,
+    }  # fmt: skip
     asked = TrainingConfig(**{**tiny.training, **changes})
     result = finetune(
         images[:24], labels[:24], asked, model=model, out=tmp_path / "model"

@@ -89,13 +89,13 @@ def class_areas(
     return tuple(found)
 
 
-def measure_areas(
+def count_prediction(
     prediction: str | Path,
     *,
     on_progress: ProgressFn = ignore_progress,
     should_stop: StopFn = never_stop,
-) -> tuple[ClassArea, ...]:
-    """Count the pixels of each class, exactly; only finished tiles are read.
+) -> Counts:
+    """Count the pixels of each label, exactly; only finished tiles are read.
 
     Parameters
     ----------
@@ -103,6 +103,37 @@ def measure_areas(
         A store of ours, finished or not.
     on_progress, should_stop
         Called after each tile.
+
+    Returns
+    -------
+    ndarray
+        (256,) int64; that of 0 is of finished tiles alone.
+
+    Raises
+    ------
+    Cancelled
+        If ``should_stop`` said so.
+    """
+    path = Path(prediction)
+    finest = zarr.open_array(path / "0", mode="r")
+    tiles = list(_tiles(path, finest))
+    counts = np.zeros(VALUES, dtype=np.int64)
+    for number, place in enumerate(tiles, start=1):
+        check_stop(should_stop)
+        counts += count_labels(np.asarray(finest[place]))
+        on_progress(
+            Progress(stage="evaluate", done=number, total=len(tiles), unit="tile")
+        )
+    return counts
+
+
+def measure_areas(
+    prediction: str | Path,
+    *,
+    on_progress: ProgressFn = ignore_progress,
+    should_stop: StopFn = never_stop,
+) -> tuple[ClassArea, ...]:
+    """Return what each class of a prediction covers; see `count_prediction`.
 
     Raises
     ------
@@ -117,18 +148,9 @@ def measure_areas(
         raise OutputError(
             f"{path} holds no prediction of napari-muvit; predict the slide first."
         )
-    finest = zarr.open_array(path / "0", mode="r")
-    tiles = list(_tiles(path, finest))
-    counts = np.zeros(VALUES, dtype=np.int64)
-    for number, place in enumerate(tiles, start=1):
-        check_stop(should_stop)
-        counts += count_labels(np.asarray(finest[place]))
-        on_progress(
-            Progress(stage="evaluate", done=number, total=len(tiles), unit="tile")
-        )
+    counts = count_prediction(path, on_progress=on_progress, should_stop=should_stop)
     image = record.get("image", {})
-    size = image.get("pixel_size")
-    unit = micrometres(image.get("unit") or "")
+    size, unit = image.get("pixel_size"), micrometres(image.get("unit"))
     um = None if size is None or unit is None else [float(v) * unit for v in size]
     return class_areas(counts, record["class_names"], record["class_colors"], um)
 
