@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..core.config import PredictionConfig
 from ..core.data.pyramid import Pyramid
-from ..core.prediction.estimate import PredictionEstimate
 from ..core.progress import Progress
 from .base import Commands
 
@@ -17,7 +16,9 @@ from .base import Commands
 class Estimated:
     """What it would cost."""
 
-    cost: PredictionEstimate
+    words: str
+    """For people: ``about 12 min and 1.3 GB of memory``."""
+    tiles: int
     notes: tuple[str, ...]
     """What the user should know before trusting the result."""
 
@@ -57,4 +58,4 @@ class EstimateTask:
             self.image, [model], config, plan, should_stop=should_stop
         )
         cost = estimate_prediction(self.image, model.config, config, plan, speed)
-        return Estimated(cost, plan.notes)
+        return Estimated(cost.words, cost.tiles, plan.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from .._layer_annotations import (
 )
 from .._layers import shown_plane
 from ..core.data.annotations import Annotations
-from ..core.data.geojson import read_geojson, write_geojson
+from ..core.data.geojson import Outline, read_geojson, write_geojson
+from ..core.data.items import Area
+from ..core.data.polygons import Polygon
 from ..core.errors import AnnotationError
 from .class_table import ClassTable, regions
 from .drawing_tools import DrawingTools
@@ -377,6 +379,35 @@ class AnnotatePage(QWidget):
             self._on_classes()
         said = f"{regions(len(outlines))} imported from {path.name}"
         return f"{said}; {file.note}." if file.note else f"{said}."
+
+    def add_annotations(self, items: Sequence[Area], note: str) -> str:
+        """Add areas, labelled in the order of the classes, to the chosen Shapes layer.
+
+        Parameters
+        ----------
+        items
+            Polygons in slide pixels.
+        note
+            Where they are from.
+        """
+        shapes = self._shapes()
+        layer = shapes if shapes is not None and shapes.ndim == 2 else self.new_layer()
+        if layer is None or self.image is None:
+            return ""
+        polygons = [item for item in items if isinstance(item, Polygon)]
+        names = [self.state.names[item.label - 1] for item in polygons]
+        found = [
+            Outline(name, polygon.vertices, polygon.holes)
+            for name, polygon in zip(names, polygons, strict=True)
+        ]
+        fit_outlines(self.viewer, layer)
+        try:
+            add_outlines(layer, shape_data(found, layer, self.image), names, self.state)
+        finally:
+            if self._watcher is not None:
+                self._watcher.accept()
+            self._on_classes()
+        return f"{regions(len(names))} added from {note}."
 
     def export_outlines(self, path: Path) -> str:
         """Write outlined or painted regions as GeoJSON; return what was done."""

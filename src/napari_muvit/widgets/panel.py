@@ -74,6 +74,7 @@ class MuViTPanel(QWidget):
             self.runner,
             lambda: self.data.image.layer,
             self.data.pyramid,
+            self.annotate.add_annotations,
         )
         self.setMinimumWidth(MINIMUM_WIDTH)
         self._lay_out()
