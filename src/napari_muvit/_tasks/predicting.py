@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core.config import ModelConfig, PredictionConfig
 from ..core.data.pyramid import Pyramid
 from ..core.data.units import micrometres
@@ -16,10 +19,11 @@ from ..core.errors import Cancelled, OutputError
 from ..core.geometry import Box
 from ..core.model.checkpoint import read_config
 from ..core.prediction.areas import ClassArea, class_areas, count_prediction
+from ..core.prediction.store import read_marks
 from ..core.progress import Progress
 from .base import Commands, make_folder
 from .commands import Look
-from .growing import GrowingLevels, Tile
+from .growing import GrowingLevels, PixelBox, Tile
 from .previewing import Overview, can_look, underlaid
 
 
@@ -81,9 +85,13 @@ class PredictTask:
             preview = run.make_preview() if look else None
             if preview is not None:
                 tell(Overview(preview.labels, preview.scale, preview.translation))
+            before, told = read_marks(path), set[PixelBox]()
             for tile in run:
+                told.add(tile.box)
                 tell(Tile(tile.box, tile.labels))
         if run.stopped:
+            for tile in _untold(run, path, before, told):
+                tell(tile)
             return PredictionEnd(path, stopped=True)
         return PredictionEnd(
             path, stopped=False, areas=_areas(path, model, self.image, should_stop)
@@ -135,6 +143,16 @@ def _areas(
     except Cancelled:
         return ()
     return class_areas(counts, model.names, model.colors, um_of(image))
+
+
+def _untold(
+    run: Any, path: Path, before: NDArray[np.uint8], told: set[PixelBox]
+) -> Iterator[Tile]:
+    """Tiles that were finished while the run was being stopped."""
+    for index in np.flatnonzero((read_marks(path) > 0) & (before == 0)):
+        y0, x0, y1, x1 = box = run.plan.tile(int(index)).box
+        if box not in told:
+            yield Tile(box, np.asarray(run.levels[0][y0:y1, x0:x1]))
 
 
 def _focus(run: Any, box: Box | None) -> None:

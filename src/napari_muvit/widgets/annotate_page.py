@@ -41,7 +41,7 @@ from .shapes import (
     set_current,
 )
 from .state import LabelClass, PanelState
-from .streaming import PREDICTION
+from .streaming import CONTEXT, PREDICTION
 from .ui import LayerCombo, Warning_, button, form, text
 from .value_table import ValueTable
 
@@ -134,7 +134,8 @@ class AnnotatePage(QWidget):
         kinds = [
             x
             for x in layers[::-1]
-            if isinstance(x, Shapes | Labels) and x.metadata.get("muvit") != PREDICTION
+            if isinstance(x, Shapes | Labels)
+            and x.metadata.get("muvit") not in (PREDICTION, CONTEXT)
         ]
         shapes = [x for x in kinds if isinstance(x, Shapes)]
         self.layers.set_layers(kinds, prefer=shapes[0] if shapes else None)

@@ -9,6 +9,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from .._layers import layer_kwargs, placement
+from .streaming import CONTEXT
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
     from ..core.config import ModelConfig
     from ..core.prediction.context_difference import ContextDifference
-
-CONTEXT = "context"
-"""Mark in the metadata of layers made here."""
 
 
 def show_difference(

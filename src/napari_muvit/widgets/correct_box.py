@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,16 @@ from .context_layer import show_difference
 from .foldout import Foldout
 from .regions import box_around, go_to, middle_of, seen_box, selected_outlines
 from .state import PanelState
-from .ui import Combo, Warning_, button, row, text
+from .ui import Combo, Warning_, button, form, row, text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from ..core.prediction.context_difference import ContextDifference
 
-MOST_EDGE = 2048
+MOST_EDGE = 1024
 """Slide pixels of a view that is compared; of a larger one the middle is taken."""
 LIST_ROWS = 5
-ROW_HEIGHT = 20
 SEEN, SELECTED = "what is on screen", "selected regions"
 
 StartFn = Callable[[Task, Callable[[Any], None], str], None]
@@ -91,7 +91,7 @@ class CorrectBox(Foldout):
         self.where = Combo("Of which part the prediction becomes annotation.")
         self.where.addItems([SEEN, SELECTED])
         self.take_button = button(
-            "Take as annotation",
+            "Take prediction as annotation",
             self.take,
             "Turn the prediction there into regions that you can correct and train on",
         )
@@ -117,7 +117,10 @@ class CorrectBox(Foldout):
 
     def _lay_out(self) -> None:
         add = self.content.addWidget
-        add(row(self.where, self.take_button))
+        part = form()
+        part.addRow("of", self.where)
+        self.content.addLayout(part)
+        add(self.take_button)
         add(text("Where to annotate next:"))
         add(row(self.uncertain_button, self.context_button))
         add(self.places)
@@ -129,7 +132,7 @@ class CorrectBox(Foldout):
         """Work on another prediction from now on."""
         if self.shown is None or self.shown.path != shown.path:
             self.show_places(())
-            self.said.setText("")
+            self._say("")
         self.shown = shown
         several = len(shown.model_config.scale_factors) > 1
         self.context_button.setVisible(several)
@@ -169,7 +172,7 @@ class CorrectBox(Foldout):
             return
         count = len(items)
         what = "1 region is" if count == 1 else f"{count} regions are"
-        self.said.setText(
+        self._say(
             f"{what} annotation now; correct what is wrong on the Annotate page. "
             f"{found.note}"
         )
@@ -214,14 +217,15 @@ class CorrectBox(Foldout):
     def _compare(self, shown: Predicted) -> None:
         seen = seen_box(self.viewer, shown.image)
         region = middle_of(seen, MOST_EDGE)
+        # A quick answer: how crops are blended does not matter here.
+        config = dataclasses.replace(shown.config, overlap=0.0, average="none")
         self._start(
             ContextTask(
-                shown.pyramid, shown.model, shown.config, region, shown.place_size,
-                LIST_ROWS,
+                shown.pyramid, shown.model, config, region, shown.place_size, LIST_ROWS
             ),
             lambda found: self._on_compared(shown, found, region != seen),
             "Predicting the view without context …",
-        )  # fmt: skip
+        )
 
     def _on_compared(
         self, shown: Predicted, found: ContextDifference, cut: bool
@@ -233,7 +237,7 @@ class CorrectBox(Foldout):
         where = (
             f"the middle {x1 - x0} × {y1 - y0} px of the view" if cut else "the view"
         )
-        self.said.setText(
+        self._say(
             f"Context decides the class of {100 * found.share:.1f} % of {where}."
             + ("" if found.places else " There is no place to name.")
         )
@@ -248,9 +252,14 @@ class CorrectBox(Foldout):
             item.setToolTip(f"Rows {y0} to {y1}, columns {x0} to {x1}; click to go")
             self.places.addItem(item)
         count = min(len(places), LIST_ROWS)
-        self.places.setFixedHeight(count * ROW_HEIGHT + 2 * self.places.frameWidth())
+        height = max(self.places.sizeHintForRow(0), 1)
+        self.places.setFixedHeight(count * height + 2 * self.places.frameWidth() + 4)
         self.places.setVisible(count > 0)
-        self.said.setText("" if count else "No place was found.")
+        self._say("" if count else "No place was found.")
+
+    def _say(self, words: str) -> None:
+        self.said.setText(words)
+        self.said.setVisible(bool(words))
 
     def _go(self, item: QListWidgetItem) -> None:
         if self.shown is not None and self.shown.image in self.viewer.layers:

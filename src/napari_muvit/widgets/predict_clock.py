@@ -29,6 +29,8 @@ class PredictClock:
     def words(self, event: Progress) -> str:
         """Return what is done, how fast it goes, and how long it will take."""
         if event.stage != "predict":
+            if event.stage == "preview" and event.done == event.total:
+                return "Predicting …"
             what = STAGES.get(event.stage)
             return (
                 f"{what} · {100 * event.fraction:.0f} %" if what else describe.PREPARING

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from .._layers import visible_box
 from .._tasks.base import Task
@@ -91,13 +91,17 @@ class PredictPage(QWidget):
             "How long?", self.estimate, "Try a few crops and say what it will take"
         )
         self.hint = text()
+        self.cost = text()
         self.problem = Warning_()
         self.result = text()
         self.shown = ResultBox()
         self.correct = CorrectBox(viewer, state, self._run, take)
+        self._pixel_size: Sequence[float] | None = None
         self._lay_out()
         self._connect()
         self._on_model()
+        for label in (self.cost, self.result):
+            _say(label, "")
 
     def _lay_out(self) -> None:
         top = form()
@@ -111,7 +115,7 @@ class PredictPage(QWidget):
         layout.addWidget(self.options)
         layout.addWidget(_beside(self.predict_button, self.estimate_button))
         for widget in (
-            self.problem, self.hint, self.result, self.shown, self.correct,
+            self.problem, self.hint, self.cost, self.result, self.shown, self.correct,
         ):  # fmt: skip
             layout.addWidget(widget)
         layout.addStretch(1)
@@ -119,8 +123,8 @@ class PredictPage(QWidget):
     def _connect(self) -> None:
         self.model.changed.connect(self._on_model)
         self.model.refused.connect(self.problem.say)
-        self.region.currentTextChanged.connect(lambda _words: self._say_what_is_begun())
-        self.options.changed.connect(self._say_what_is_begun)
+        self.region.currentTextChanged.connect(lambda _words: self._on_choice())
+        self.options.changed.connect(self._on_choice)
         self.shown.wanted.connect(
             lambda task: self._run(task, self._on_exported, "Exporting …")
         )
@@ -133,8 +137,13 @@ class PredictPage(QWidget):
 
     # ---- choices
 
+    def _on_choice(self) -> None:
+        _say(self.cost, "")  # that was of other choices
+        self._say_what_is_begun()
+
     def _on_model(self) -> None:
         self.problem.say("")
+        _say(self.cost, "")
         model = self.model.chosen
         self._on_busy(self.runner.busy)
         if model is None:
@@ -183,7 +192,7 @@ class PredictPage(QWidget):
 
     def predict(self) -> None:
         """Start predicting; what an earlier run has done is kept."""
-        self.result.setText("")
+        _say(self.result, "")
         asked = self._asked()
         if asked is None:
             return
@@ -282,14 +291,14 @@ class PredictPage(QWidget):
     def _on_done(self, end: PredictionEnd) -> None:
         if end.stopped:
             self.runner.said.emit("Stopped; what is done is kept.")
-            self._show_place(end.path, "Predict again to continue.")
+            self._show_place(end.path)
         else:
             self.runner.said.emit(f"Done in {describe.duration(self._clock.spent)}.")
             self._show_place(end.path)
             self.shown.show_areas(end.areas)
 
-    def _show_place(self, path: Path, more: str = "") -> None:
-        self.result.setText(f"Kept as {path.name} {describe.place(path)}. {more}")
+    def _show_place(self, path: Path) -> None:
+        _say(self.result, f"Kept as {path.name} {describe.place(path)}.")
         self.result.setToolTip(str(path))
 
     def _on_end(self) -> None:
@@ -322,14 +331,15 @@ class PredictPage(QWidget):
 
     def _on_estimated(self, found: Estimated) -> None:
         tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
-        self.hint.setText(f"It will take {found.words} ({tiles}).")
+        _say(self.cost, f"It will take {found.words} ({tiles}).")
         self.problem.say(" ".join(found.notes))
 
     def _on_exported(self, export: Export) -> None:
         count = export.objects
         what = "1 object" if count == 1 else f"{count} objects"
-        self.result.setText(
-            f"{what} exported to {export.folder.name} {describe.place(export.folder)}."
+        _say(
+            self.result,
+            f"{what} exported to {export.folder.name} {describe.place(export.folder)}.",
         )
         self.result.setToolTip(str(export.folder))
 
@@ -339,13 +349,19 @@ class PredictPage(QWidget):
         self.estimate_button.setEnabled(able)
         self.shown.set_busy(busy)
         self.correct.set_busy(busy)
-        if not busy:
+        if busy:
+            _say(self.cost, "")
+        else:
             self._say_what_is_begun()
 
 
-def _beside(wide: QWidget, narrow: QWidget) -> QWidget:
-    from qtpy.QtWidgets import QHBoxLayout
+def _say(label: QLabel, words: str) -> None:
+    """Show words; an empty line takes no room."""
+    label.setText(words)
+    label.setVisible(bool(words))
 
+
+def _beside(wide: QWidget, narrow: QWidget) -> QWidget:
     holder = QWidget()
     line = QHBoxLayout(holder)
     line.setContentsMargins(0, 0, 0, 0)

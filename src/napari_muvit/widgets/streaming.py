@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-PREDICTION = "prediction"
-"""Mark in the metadata of layers made here."""
+PREDICTION, CONTEXT = "prediction", "context"
+"""Marks in the metadata of layers that show what a model says: no annotations."""
 OPACITY = 0.6
 BACKGROUND_ALPHA, LOOKED_ALPHA, LOOKED_BACKGROUND_ALPHA = "40", "a0", "28"
 """Of the background's colour and of those of a first look, two hexadecimal digits."""
