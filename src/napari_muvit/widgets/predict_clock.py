@@ -20,6 +20,7 @@ class PredictClock:
         self._started = time.monotonic()
         self._since = 0.0
         self._before: float | None = None
+        self._subject = ""
 
     @property
     def spent(self) -> float:
@@ -28,6 +29,12 @@ class PredictClock:
 
     def words(self, event: Progress) -> str:
         """Return what is done, how fast it goes, and how long it will take."""
+        if event.subject != self._subject:
+            self._subject, self._before = event.subject, None
+        words = self._words(event)
+        return f"{event.subject}: {words}" if event.subject else words
+
+    def _words(self, event: Progress) -> str:
         if event.stage != "predict":
             if event.stage == "preview" and event.done == event.total:
                 return "Predicting …"

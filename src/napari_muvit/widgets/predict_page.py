@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from .._layers import visible_box
 from .._tasks.base import Task
@@ -16,8 +15,9 @@ from .._tasks.commands import Look
 from .._tasks.estimating import Estimated, EstimateTask
 from .._tasks.growing import Tile
 from .._tasks.predicting import Opened, PredictionEnd, PredictTask, um_of
+from .._tasks.predicting_many import PredictManyTask, SlideBegun, SlideEnd
 from .._tasks.previewing import Overview
-from ..core.config import ModelConfig, PredictionConfig
+from ..core.config import PredictionConfig
 from ..core.data.items import Area
 from ..core.data.pyramid import Pyramid
 from ..core.errors import MuvitError
@@ -28,6 +28,7 @@ from . import describe
 from .correct_box import CorrectBox, Predicted
 from .job import JobRunner, worker_threads
 from .last_model import remember_model
+from .many_slides import as_slides, outputs_of, said_of, shown_entry, ticked
 from .model_chooser import ModelChooser
 from .places import prediction_paths
 from .predict_clock import PredictClock
@@ -36,7 +37,7 @@ from .regions import seen_box, selected_outlines
 from .result_box import ResultBox
 from .state import PanelState
 from .streaming import LivePrediction
-from .ui import Combo, Warning_, button, form, text
+from .ui import Combo, Warning_, beside, button, form, text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
     from ..core.export import Export
 
 WHOLE, VISIBLE = "all, visible part first", "visible part only"
-SELECTED = "selected regions"
-PARTS = {WHOLE: "whole slide", VISIBLE: "visible part", SELECTED: "selected regions"}
+SELECTED, ALL = "selected regions", "all ticked slides"
+PARTS = {
+    WHOLE: "whole slide", VISIBLE: "visible part", SELECTED: "selected regions",
+    ALL: "all slides",
+}  # fmt: skip
 NO_MODEL = "no model yet"
-MAX_OUTPUTS = 100
-"""Predictions of one image that may lie side by side."""
 ESTIMATE_WIDTH = 92
 
 
@@ -97,6 +99,8 @@ class PredictPage(QWidget):
         self.shown = ResultBox()
         self.correct = CorrectBox(viewer, state, self._run, take)
         self._pixel_size: Sequence[float] | None = None
+        self._others = False
+        self._on_screen: list[bool] = []
         self._lay_out()
         self._connect()
         self._on_model()
@@ -113,7 +117,7 @@ class PredictPage(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(top)
         layout.addWidget(self.options)
-        layout.addWidget(_beside(self.predict_button, self.estimate_button))
+        layout.addWidget(beside(self.predict_button, self.estimate_button))
         for widget in (
             self.problem, self.hint, self.cost, self.result, self.shown, self.correct,
         ):  # fmt: skip
@@ -133,7 +137,16 @@ class PredictPage(QWidget):
     def showEvent(self, event: Any) -> None:
         """Look again what lies on the disk whenever the page is opened."""
         super().showEvent(event)
+        self.offer_all()
         self._say_what_is_begun()
+
+    def offer_all(self) -> None:
+        """Offer all slides where there are several."""
+        index, several = self.region.findText(ALL), len(ticked(self.state)) > 1
+        if several and index < 0:
+            self.region.addItem(ALL)
+        elif not several and index >= 0:
+            self.region.removeItem(index)
 
     # ---- choices
 
@@ -153,7 +166,7 @@ class PredictPage(QWidget):
             )
         else:
             self.model.combo.setToolTip(str(model.path))
-            self.classes.setText(_legend(model.config))
+            self.classes.setText(describe.legend(model.config))
         self._say_what_is_begun()
 
     def _say_what_is_begun(self) -> None:
@@ -161,7 +174,8 @@ class PredictPage(QWidget):
         part = PARTS[self.region.currentText()]
         begun = None
         model = self.model.chosen
-        if model is not None and not self.runner.busy:
+        alone = self.region.currentText() != ALL
+        if alone and model is not None and not self.runner.busy:
             try:
                 pyramid = self._pyramid()
                 config = PredictionConfig(**self.options.values())
@@ -169,17 +183,7 @@ class PredictPage(QWidget):
                 begun = find_begun(outputs, pyramid, model.path.name, config)
             except (MuvitError, OSError):
                 begun = None  # said when it is to be predicted
-        if begun is None or begun.done == 0:
-            words = "What is on screen is computed first; pan and zoom freely."
-            verb = "Predict"
-        elif begun.done == begun.total:
-            words, verb = f"{begun.path.name} is finished; a click shows it.", "Show"
-        else:
-            verb = "Continue"
-            words = (
-                f"{begun.done} of {begun.total} tiles are done in {begun.path.name}; "
-                "the others follow."
-            )
+        verb, words = describe.begun_text(begun)
         self.predict_button.setText(f"{verb} {part}")
         self.hint.setText(words)
 
@@ -197,28 +201,39 @@ class PredictPage(QWidget):
         if asked is None:
             return
         image, shown = asked
+        try:
+            task, on_success = self._task(image, shown)
+        except MuvitError as error:
+            self.problem.say(str(error))
+            return
         remember_model(shown.model)
-        task = PredictTask(
-            image=shown.pyramid,
-            model=shown.model,
-            config=shown.config,
-            outputs=list(
-                islice(
-                    prediction_paths(shown.pyramid.name, shown.pyramid.path),
-                    MAX_OUTPUTS,
-                )
-            ),
-            focus=visible_box(self.viewer, image),
-        )
         self._clock = PredictClock()
         self.runner.said.emit(describe.PREPARING)
         self.runner.start(
             task,
-            on_success=self._on_done,
+            on_success=on_success,
             on_progress=self._on_progress,
             on_told=partial(self._on_told, shown),
             on_end=self._on_end,
         )
+
+    def _task(
+        self, image: Image, shown: Predicted
+    ) -> tuple[Task, Callable[[Any], None]]:
+        """Return what is to be run, and what takes its result."""
+        focus = visible_box(self.viewer, image)
+        pyramid = shown.pyramid
+        if self.region.currentText() == ALL:
+            entries = ticked(self.state)
+            on_page = shown_entry(self.state)
+            slides = as_slides(entries, on_page, pyramid)
+            self._on_screen = [e == on_page for e in entries]
+            task = PredictManyTask(slides, shown.model, shown.config, focus)
+            return task, self._on_all_done
+        outputs = outputs_of(pyramid.name, pyramid.path)
+        self._others = False
+        one = PredictTask(pyramid, shown.model, shown.config, outputs, focus)
+        return one, self._on_done
 
     def _asked(self) -> tuple[Image, Predicted] | None:
         """What is to be predicted how; None where something is wrong, which is said."""
@@ -248,8 +263,15 @@ class PredictPage(QWidget):
             **self.options.values(), **where, num_threads=worker_threads()
         )
 
-    def _on_told(self, asked: Predicted, said: Opened | Overview | Tile) -> None:
-        if isinstance(said, Opened):
+    def _on_told(
+        self, asked: Predicted, said: SlideBegun | Opened | Overview | Tile
+    ) -> None:
+        if isinstance(said, SlideBegun):
+            self._on_end()
+            self._others = not self._on_screen[said.number]
+        elif self._others:
+            return  # of a slide that is not on screen
+        elif isinstance(said, Opened):
             # Of the image that was predicted: another one may be chosen by now.
             if asked.image in self.viewer.layers:
                 self._begin_to_show(asked, said)
@@ -296,6 +318,16 @@ class PredictPage(QWidget):
             self.runner.said.emit(f"Done in {describe.duration(self._clock.spent)}.")
             self._show_place(end.path)
             self.shown.show_areas(end.areas)
+
+    def _on_all_done(self, ends: Sequence[SlideEnd]) -> None:
+        stopped = any(end.stopped for end in ends)
+        spent = describe.duration(self._clock.spent)
+        self.runner.said.emit(
+            "Stopped; what is done is kept." if stopped else f"Done in {spent}."
+        )
+        kept, failed = said_of(ends)
+        _say(self.result, kept)
+        self.problem.say(failed)
 
     def _show_place(self, path: Path) -> None:
         _say(self.result, f"Kept as {path.name} {describe.place(path)}.")
@@ -359,21 +391,3 @@ def _say(label: QLabel, words: str) -> None:
     """Show words; an empty line takes no room."""
     label.setText(words)
     label.setVisible(bool(words))
-
-
-def _beside(wide: QWidget, narrow: QWidget) -> QWidget:
-    holder = QWidget()
-    line = QHBoxLayout(holder)
-    line.setContentsMargins(0, 0, 0, 0)
-    line.setSpacing(6)
-    line.addWidget(wide, 1)
-    line.addWidget(narrow)
-    return holder
-
-
-def _legend(config: ModelConfig) -> str:
-    squares = [
-        f'<span style="color:{color}">■</span>&nbsp;{name.replace(" ", "&nbsp;")}'
-        for name, color in zip(config.names, config.colors, strict=True)
-    ]
-    return "&nbsp; ".join(squares)
