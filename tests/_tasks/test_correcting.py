@@ -66,17 +66,38 @@ def filled(items: Any, box: Box) -> np.ndarray:
 def test_outlines_are_the_labels_of_the_box(prediction: Path) -> None:
     box = Box((90.0, 80.0), (320.0, 330.0))
     found = call(OutlineTask(prediction, box))
-    assert found.note == ""
     expected = truth()[90:320, 80:330].copy()
-    wrong = filled(found.items, box) != expected
+    wrong = filled(found, box) != expected
     assert wrong.sum() <= 4  # the dot that is too small
-    assert {item.label for item in found.items} == {1, 2, 3}
+    assert {item.label for item in found} == {1, 2, 3}
+
+
+def test_parts_lie_on_top_of_each_other_instead_of_in_holes(prediction: Path) -> None:
+    found = call(OutlineTask(prediction, Box((0, 0), (600, 700))))
+    assert [item.label for item in found] == [1, 2, 3]
+    assert not any(item.holes for item in found)
+    # What is not predicted is no part of anything.
+    box = Box((0, 0), SHAPE)
+    found = call(OutlineTask(prediction, box))
+    assert not filled(found, box)[:, 700:].any()
+
+
+def test_a_hole_of_what_is_not_predicted_stays(prediction: Path) -> None:
+    import zarr
+
+    zarr.open_array(prediction / "0", mode="r+")[400:440, 400:440] = 0
+    box = Box((0, 0), (600, 700))
+    found = call(OutlineTask(prediction, box))
+    again = filled(found, box)
+    assert not again[400:440, 400:440].any()
+    assert np.count_nonzero(again == 0) == 40 * 40
+    assert [len(item.holes) for item in found] == [1, 0, 0]
 
 
 def test_only_what_lies_inside_the_shapes(prediction: Path) -> None:
     ring = ((110.0, 110.0), (110.0, 160.0), (160.0, 160.0), (160.0, 110.0))
     found = call(OutlineTask(prediction, Box((110, 110), (160, 160)), ((ring,),)))
-    inside = filled(found.items, Box((0, 0), SHAPE)) > 0
+    inside = filled(found, Box((0, 0), SHAPE)) > 0
     assert inside.sum() == pytest.approx(50 * 50, rel=0.02)
     assert inside[110:160, 110:160].mean() > 0.98
 
@@ -87,17 +108,16 @@ def test_a_large_area_is_outlined_coarsely(
     monkeypatch.setattr(correcting, "MOST_PIXELS", 150 * 200)
     box = Box((0, 0), SHAPE)
     found = call(OutlineTask(prediction, box))
-    right = filled(found.items, box) == truth()
+    right = filled(found, box) == truth()
     assert right.mean() > 0.98
 
 
-def test_the_smallest_are_left_out_where_there_are_too_many(
+def test_more_than_can_be_edited_is_refused(
     prediction: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(correcting, "MOST_PARTS", 2)
-    found = call(OutlineTask(prediction, Box((0, 0), (400, 400))))
-    assert [item.label for item in found.items] == [1, 2]
-    assert "1 small part was left out" in found.note
+    with pytest.raises(AnnotationError, match="3 regions are predicted there; up to 2"):
+        call(OutlineTask(prediction, Box((0, 0), (400, 400))))
 
 
 def test_nothing_there_is_said(prediction: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 MOST_PIXELS = 2048**2
 """Of the labels that are outlined at once; a larger area is read coarser."""
 LEAST_PIXELS = 12
-"""Of them: smaller parts are noise, and left unannotated."""
+"""Of them: smaller parts are noise, and count as what is around them."""
 MOST_PARTS = 400
-"""Outlines that can still be edited; the largest ones are taken."""
+"""Outlines that can still be edited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +106,6 @@ class ContextTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlined:
-    """Labels as areas that can be edited."""
-
-    items: tuple[Polygon, ...]
-    """In slide pixels, with the labels of the prediction."""
-    note: str
-    """What was left out; empty where nothing was."""
-
-
-@dataclass(frozen=True, slots=True)
 class OutlineTask:
     """Outline the labels of a prediction in a part of the slide."""
 
@@ -136,8 +127,19 @@ class OutlineTask:
         should_stop: Callable[[], bool],
         tell: Callable[[object], None],
         commands: Commands,
-    ) -> Outlined:
-        """Read the labels at a level of about the size of a screen."""
+    ) -> tuple[Polygon, ...]:
+        """Read the labels at a level of about the size of a screen.
+
+        Returns
+        -------
+        tuple of Polygon
+            In slide pixels, with the labels of the prediction, later ones on top.
+
+        Raises
+        ------
+        AnnotationError
+            If nothing is predicted there, or too many parts to be edited.
+        """
         labels, offset, step = self._read()
         if self.outlines:
             labels = np.where(self._inside(labels.shape, offset, step), labels, 0)
@@ -149,7 +151,12 @@ class OutlineTask:
             raise AnnotationError(
                 "Nothing is predicted there; predict this part of the slide first."
             )
-        return _largest(found)
+        if len(found) > MOST_PARTS:
+            raise AnnotationError(
+                f"{len(found)} regions are predicted there; up to {MOST_PARTS} can be "
+                "edited at once. Zoom in, or select a smaller region."
+            )
+        return tuple(_stacked(found, _unknown(labels, offset, step)))
 
     def _read(self) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
         """Labels, place of their first pixel, and slide pixels per pixel."""
@@ -183,14 +190,34 @@ class OutlineTask:
         return np.asarray(inside > 0)
 
 
-def _largest(found: Iterable[Polygon]) -> Outlined:
-    """Leave out the smallest parts where there are too many to be edited."""
-    items = list(found)
-    if len(items) <= MOST_PARTS:
-        return Outlined(tuple(items), "")
-    extents = [float(np.prod(item.upper - item.lower)) for item in items]
-    kept = sorted(np.argsort(extents)[-MOST_PARTS:].tolist())
-    left = len(items) - MOST_PARTS
-    what = "1 small part was" if left == 1 else f"{left} small parts were"
-    note = f"{what} left out; zoom in to take them, too."
-    return Outlined(tuple(items[k] for k in kept), note)
+def _unknown(
+    labels: NDArray[Any], offset: tuple[int, int], step: int
+) -> NDArray[np.float64]:
+    """Places (n, 2) of the pixels without a label."""
+    return np.asarray(np.argwhere(labels == 0) * float(step) + offset)
+
+
+def _stacked(items: Iterable[Polygon], unknown: NDArray[np.float64]) -> list[Polygon]:
+    """Put parts that lie in holes of others on top of them, and close the holes.
+
+    So a background around hundreds of cells is one plain outline. Noise that was left
+    out takes the class of what is around it. Holes with unknown pixels stay.
+    """
+
+    def is_known(hole: NDArray[np.float64]) -> bool:
+        low, high = hole.min(axis=0), hole.max(axis=0)
+        return not ((unknown >= low) & (unknown < high)).all(axis=1).any()
+
+    plain = [
+        dataclasses.replace(
+            item, holes=tuple(hole for hole in item.holes if not is_known(hole))
+        )
+        for item in items
+    ]
+    # What lies in a hole of another part has a smaller outline.
+    return sorted(plain, key=lambda item: -_outline_area(item))
+
+
+def _outline_area(item: Polygon) -> float:
+    y, x = item.vertices.T
+    return abs(float(np.dot(y, np.roll(x, 1)) - np.dot(x, np.roll(y, 1)))) / 2

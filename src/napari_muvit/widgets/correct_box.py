@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from .._tasks.base import Task
-from .._tasks.correcting import ContextTask, Outlined, OutlineTask, UncertainTask
+from .._tasks.correcting import ContextTask, OutlineTask, UncertainTask
 from ..core.config import ModelConfig, PredictionConfig
 from ..core.data.items import Area, relabelled
 from ..core.data.pyramid import Pyramid
@@ -74,6 +74,9 @@ class CorrectBox(Foldout):
         Adds areas, labelled in the order of the user's classes, to the annotations;
         the words say where they are from.
     """
+
+    classes_added = Signal()
+    """Classes of the model are classes of the user now."""
 
     def __init__(
         self,
@@ -163,8 +166,8 @@ class CorrectBox(Foldout):
             "Outlining the prediction …",
         )
 
-    def _on_outlined(self, shown: Predicted, found: Outlined) -> None:
-        items = self._with_own_labels(shown.model_config, found.items)
+    def _on_outlined(self, shown: Predicted, found: Sequence[Area]) -> None:
+        items = self._with_own_labels(shown.model_config, found)
         try:
             self._take(items, f"prediction of {shown.path.name}")
         except MuvitError as error:
@@ -172,20 +175,19 @@ class CorrectBox(Foldout):
             return
         count = len(items)
         what = "1 region is" if count == 1 else f"{count} regions are"
-        self._say(
-            f"{what} annotation now; correct what is wrong on the Annotate page. "
-            f"{found.note}"
-        )
+        self._say(f"{what} annotation now; correct what is wrong on the Annotate page.")
 
     def _with_own_labels(self, model: ModelConfig, items: Sequence[Area]) -> list[Area]:
         """Return items with the labels of the user's classes of the same names."""
-        current = self.state.current
+        current, before = self.state.current, self.state.names
         for label in sorted({item.label for item in items}):
             name = model.names[label - 1]
             if name not in self.state.names:
                 self.state.add_class(name, model.colors[label - 1])
         self.state.current = current
         names = self.state.names
+        if names != before:
+            self.classes_added.emit()
 
         def label_of(label: int) -> int:
             return names.index(model.names[label - 1]) + 1

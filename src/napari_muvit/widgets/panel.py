@@ -144,6 +144,9 @@ class MuViTPanel(QWidget):
         self.data.image_changed.connect(self._on_image)
         self.train.network_changed.connect(self.data.refresh)
         self.train.trained.connect(self._on_trained)
+        self.predict.correct.classes_added.connect(
+            self.annotate.classes.classes_changed
+        )
         self.runner.busy_changed.connect(self._on_busy)
         self.runner.progressed.connect(self._on_progress)
         self.runner.said.connect(self._say)
