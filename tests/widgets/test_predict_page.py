@@ -51,16 +51,17 @@ def prediction(viewer: ViewerModel) -> Any:
 
 
 def test_options_become_the_configuration(ready: Any, image: Any) -> None:
-    config = ready._config(image)
+    config = ready._config(image, ready._pyramid())
     assert config.outputs == ("confidence",)
     assert config.overlap == 0.25
+    assert config.tile_size == 256
     assert config.region is None
     ready.options.overlap.setValue(50)
     ready.options.average.setCurrentIndex(1)
     ready.options.placement.setCurrentIndex(2)
     for name in ("tissue", "probabilities"):
         ready.options.boxes[name].setChecked(True)
-    config = ready._config(image)
+    config = ready._config(image, ready._pyramid())
     assert (config.overlap, config.average, config.placement) == (
         0.5, "flips", "averaged",
     )  # fmt: skip
@@ -123,7 +124,7 @@ def test_what_was_begun_is_said_and_gone_on_with(
     assert ready.predict_button.text() == "Predict whole slide"
     ready.options.overlap.setValue(25)
     assert ready.predict_button.text() == "Continue whole slide"
-    assert "of 4 tiles are done" in ready.hint.text()
+    assert "of 9 tiles are done" in ready.hint.text()
     ready.region.setCurrentText(VISIBLE)
     assert ready.predict_button.text() == "Continue visible part"
     ready.region.setCurrentIndex(0)
@@ -143,7 +144,7 @@ def record_like_predict(core: FakeCore) -> None:
     record = dict(read_record(path) or {})
     record["model"] = "saved model"
     record["settings"] = {
-        "overlap": 0.25, "average": "none", "placement": "inside", "tile_size": 512,
+        "overlap": 0.25, "average": "none", "placement": "inside", "tile_size": 256,
     }  # fmt: skip
     record["outputs"] = []
     record["image"] = {"name": "slide", "path": None, "shape": [600, 700]}

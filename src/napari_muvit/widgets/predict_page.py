@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,11 @@ PARTS = {
 }  # fmt: skip
 NO_MODEL = "no model yet"
 ESTIMATE_WIDTH = 92
+TILE, LARGE_TILE = 256, 512
+"""Edge of what is handed out at a time, pixels. A small one is on screen sooner; of a
+large slide there would be too many files."""
+LARGE = 2**30
+"""Pixels of a large slide."""
 
 
 class PredictPage(QWidget):
@@ -178,7 +184,7 @@ class PredictPage(QWidget):
         if alone and model is not None and not self.runner.busy:
             try:
                 pyramid = self._pyramid()
-                config = PredictionConfig(**self.options.values())
+                config = PredictionConfig(**self._settings(pyramid))
                 outputs = prediction_paths(pyramid.name, pyramid.path)
                 begun = find_begun(outputs, pyramid, model.path.name, config)
             except (MuvitError, OSError):
@@ -243,7 +249,7 @@ class PredictPage(QWidget):
             pyramid = self._pyramid()
             if image is None or model is None:
                 raise MuvitError("Train a model on page 3, or choose a saved one.")
-            config = self._config(image)
+            config = self._config(image, pyramid)
         except MuvitError as error:
             self.problem.say(str(error))
             self.runner.said.emit("Not started.")  # not what an earlier run said
@@ -252,7 +258,12 @@ class PredictPage(QWidget):
             image, pyramid, model.path, model.config, config, Path()
         )
 
-    def _config(self, image: Image) -> PredictionConfig:
+    def _settings(self, pyramid: Pyramid) -> dict[str, Any]:
+        """Fields of the configuration that do not depend on what is on screen."""
+        large = math.prod(pyramid.shape) > LARGE
+        return {**self.options.values(), "tile_size": LARGE_TILE if large else TILE}
+
+    def _config(self, image: Image, pyramid: Pyramid) -> PredictionConfig:
         where: dict[str, Any] = {}
         if self.region.currentText() == VISIBLE:
             seen = seen_box(self.viewer, image)
@@ -260,7 +271,7 @@ class PredictPage(QWidget):
         elif self.region.currentText() == SELECTED:
             where["outlines"] = selected_outlines(self.viewer, image)
         return PredictionConfig(
-            **self.options.values(), **where, num_threads=worker_threads()
+            **self._settings(pyramid), **where, num_threads=worker_threads()
         )
 
     def _on_told(
