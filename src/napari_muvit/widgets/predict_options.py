@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
@@ -13,6 +15,11 @@ from .ui import Combo, form
 
 DEFAULT_OVERLAP = 25
 MAX_OVERLAP = 50
+TILE, LARGE_TILE = 256, 512
+"""Edge of what is handed out at a time, pixels. A small one is on screen sooner; of a
+large slide there would be too many files."""
+LARGE = 2**30
+"""Pixels of a large slide."""
 AVERAGES = {
     "none": "one pass",
     "flips": "mirrored, 4 passes",
@@ -87,9 +94,11 @@ class PredictOptions(Foldout):
         line.addWidget(number)
         return holder
 
-    def values(self) -> dict[str, Any]:
-        """Return fields of a `PredictionConfig`."""
+    def values(self, shape: Sequence[int]) -> dict[str, Any]:
+        """Return fields of a `PredictionConfig` for a slide of so many pixels."""
+        large = math.prod(shape) > LARGE
         return {
+            "tile_size": LARGE_TILE if large else TILE,
             "overlap": self.overlap.value() / 100,
             "average": self.average.currentData(),
             "placement": self.placement.currentData(),

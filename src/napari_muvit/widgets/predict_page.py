@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -54,11 +53,6 @@ PARTS = {
 }  # fmt: skip
 NO_MODEL = "no model yet"
 ESTIMATE_WIDTH = 92
-TILE, LARGE_TILE = 256, 512
-"""Edge of what is handed out at a time, pixels. A small one is on screen sooner; of a
-large slide there would be too many files."""
-LARGE = 2**30
-"""Pixels of a large slide."""
 
 
 class PredictPage(QWidget):
@@ -184,7 +178,7 @@ class PredictPage(QWidget):
         if alone and model is not None and not self.runner.busy:
             try:
                 pyramid = self._pyramid()
-                config = PredictionConfig(**self._settings(pyramid))
+                config = PredictionConfig(**self.options.values(pyramid.shape))
                 outputs = prediction_paths(pyramid.name, pyramid.path)
                 begun = find_begun(outputs, pyramid, model.path.name, config)
             except (MuvitError, OSError):
@@ -258,11 +252,6 @@ class PredictPage(QWidget):
             image, pyramid, model.path, model.config, config, Path()
         )
 
-    def _settings(self, pyramid: Pyramid) -> dict[str, Any]:
-        """Fields of the configuration that do not depend on what is on screen."""
-        large = math.prod(pyramid.shape) > LARGE
-        return {**self.options.values(), "tile_size": LARGE_TILE if large else TILE}
-
     def _config(self, image: Image, pyramid: Pyramid) -> PredictionConfig:
         where: dict[str, Any] = {}
         if self.region.currentText() == VISIBLE:
@@ -271,7 +260,7 @@ class PredictPage(QWidget):
         elif self.region.currentText() == SELECTED:
             where["outlines"] = selected_outlines(self.viewer, image)
         return PredictionConfig(
-            **self._settings(pyramid), **where, num_threads=worker_threads()
+            **self.options.values(pyramid.shape), **where, num_threads=worker_threads()
         )
 
     def _on_told(
