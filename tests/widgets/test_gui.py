@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
@@ -200,6 +201,7 @@ def test_closing_napari_while_training_ends_the_process(tmp_path: Path) -> None:
         viewer.window.add_dock_widget(panel)
         layer = panel.annotate.new_layer()
         layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+        panel.train.way.setCurrentIndex(1)  # thorough
         panel.train.train()
         assert panel.runner.busy
         QTimer.singleShot(1000, viewer.window._qt_window.close)
@@ -215,3 +217,57 @@ def test_closing_napari_while_training_ends_the_process(tmp_path: Path) -> None:
     assert sorted(done.stdout.split()) == ["closed", "stopped"]
     assert "Traceback" not in done.stderr
     assert time.monotonic() - began < 60
+
+
+def test_closing_napari_amid_a_real_training_saves_it_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    # In its process of its own, with torch; nothing of it is made up.
+    code = textwrap.dedent(
+        f"""
+        import sys, time
+        import napari, numpy as np
+        from qtpy.QtCore import QStandardPaths, QTimer
+        from napari_muvit.widgets import MuViTPanel
+
+        QStandardPaths.writableLocation = staticmethod(lambda _w: {str(tmp_path)!r})
+        viewer = napari.Viewer()
+        viewer.add_image(np.random.default_rng(0).integers(0, 255, (400, 400), "u1"))
+        panel = MuViTPanel(viewer)
+        viewer.window.add_dock_widget(panel)
+        layer = panel.annotate.new_layer()
+        layer.add_polygons([np.array([[0, 0], [0, 90], [90, 90]])])
+        panel.annotate.classes.choose(0)
+        layer.add_polygons([np.array([[200, 0], [200, 90], [290, 90]])])
+        panel.train.train()
+
+        def look():
+            if not panel.runner.busy:
+                print("ended early:", panel.status.text(), panel.train.problem.text())
+                viewer.window._qt_window.close()
+            elif len(panel.train.plot.train) < 3:
+                QTimer.singleShot(100, look)
+            else:
+                print(panel.runner.child.pid, time.time(), flush=True)
+                viewer.window._qt_window.close()
+
+        QTimer.singleShot(100, look)
+        napari.run()
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, timeout=150, cwd=tmp_path,
+    )  # fmt: skip
+    ended = time.time()
+    assert "Traceback" not in done.stderr
+    pid, closed = done.stdout.split()
+    # 5 s on an idle machine; the tests may run on a busy one.
+    assert ended - float(closed) < 20
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(pid))
+    (model,) = (tmp_path / "napari-muvit").glob("*muvit-model*")
+    assert (model / "model.safetensors").stat().st_size > 0
+    assert (tmp_path / "napari-muvit").glob("*.muvit.jsonl")

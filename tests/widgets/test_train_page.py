@@ -246,7 +246,11 @@ def test_every_setting_of_the_forms_reaches_the_task(
     # What was not touched stays as the preset says.
     assert task.config.batch_size == PRESETS["tiny"].training["batch_size"]
     page.preset.setCurrentIndex(page.preset.findData("small"))
-    assert page.task().model.scale_factors == (1, 8)  # type: ignore[union-attr]
+    changed = page.task().model
+    assert changed is not None
+    assert changed.embed_dim == PRESETS["small"].model["embed_dim"]
+    # Of a slide of 600 px it is suggested to see this much.
+    assert changed.scale_factors == (1, 4)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class LateLevel:
         # Whatever napari asks for is rows and columns, with or without steps.
         rows, columns = (
             np.arange(length)[part]
-            for part, length in zip(_slices(key), self.shape, strict=True)
+            for part, length in zip(as_slices(key), self.shape, strict=True)
         )
         out = np.array(self.array[key])
         for _, (y0, x0, y1, x1), labels in list(self._newer):
@@ -89,7 +89,8 @@ class LateLevel:
         return np.asarray(self[:, :], dtype=dtype)
 
 
-def _slices(key: Any) -> tuple[slice, slice]:
+def as_slices(key: Any) -> tuple[slice, slice]:
+    """Return the rows and the columns that an index asks for."""
     parts = key if isinstance(key, tuple) else (key,)
     whole = [p for p in parts if p is not Ellipsis]
     whole += [slice(None)] * (2 - len(whole))

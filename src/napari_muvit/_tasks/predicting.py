@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core.config import ModelConfig, PredictionConfig
 from ..core.data.pyramid import Pyramid
-from ..core.errors import OutputError
+from ..core.data.units import micrometres
+from ..core.errors import Cancelled, OutputError
 from ..core.geometry import Box
 from ..core.model.checkpoint import read_config
+from ..core.prediction.areas import ClassArea, class_areas, count_prediction
+from ..core.prediction.store import read_marks
 from ..core.progress import Progress
 from .base import Commands, make_folder
 from .commands import Look
-from .growing import GrowingLevels, Tile
+from .growing import GrowingLevels, PixelBox, Tile
+from .previewing import Overview, can_look, underlaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +46,13 @@ class PredictionEnd:
     path: Path
     stopped: bool
     """Whether the user ended it; predicting again goes on."""
+    areas: tuple[ClassArea, ...] = ()
+    """What each class covers, exactly; empty of one that was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictTask:
-    """Predict one slide; tells `Opened`, then each `Tile`; follows `Look`."""
+    """Predict a slide; tells `Opened`, `Overview`, each `Tile`; follows `Look`."""
 
     image: Pyramid
     model: Path
@@ -65,20 +75,33 @@ class PredictTask:
         commands: Commands,
     ) -> PredictionEnd:
         """Call `predict` and pass its tiles on."""
-        run, path = self._open(on_progress, should_stop)
+        model = read_config(self.model)
+        look = self.config.preview and can_look(self.image, model, self.config)
+        run, path = self._open(on_progress, should_stop, look)
         with run:
             _focus(run, self.focus)
             threading.Thread(target=_follow, args=(run, commands), daemon=True).start()
-            levels = GrowingLevels.from_store(run.levels)
-            tell(Opened(path, read_config(self.model), levels))
+            tell(Opened(path, model, underlaid(GrowingLevels.from_store(run.levels))))
+            preview = run.make_preview() if look else None
+            if preview is not None:
+                tell(Overview(preview.labels, preview.scale, preview.translation))
+            before, told = read_marks(path), set[PixelBox]()
             for tile in run:
+                told.add(tile.box)
                 tell(Tile(tile.box, tile.labels))
-        return PredictionEnd(path, run.stopped)
+        if run.stopped:
+            for tile in _untold(run, path, before, told):
+                tell(tile)
+            return PredictionEnd(path, stopped=True)
+        return PredictionEnd(
+            path, stopped=False, areas=_areas(path, model, self.image, should_stop)
+        )
 
     def _open(
         self,
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
+        look: bool,
     ) -> tuple[Any, Path]:
         from ..core.prediction import predict
 
@@ -89,7 +112,7 @@ class PredictTask:
                 run = predict(
                     self.image,
                     self.model,
-                    self.config,
+                    dataclasses.replace(self.config, preview=look),
                     out=path,
                     on_progress=on_progress,
                     should_stop=should_stop,
@@ -101,6 +124,35 @@ class PredictTask:
             else:
                 return run, path
         raise taken or OutputError("There is no place for the result.")
+
+
+def um_of(image: Pyramid) -> tuple[float, ...] | None:
+    """Return the edges (y, x) of a pixel in micrometres; None: not known."""
+    unit = micrometres(image.unit)
+    if image.pixel_size is None or unit is None:
+        return None
+    return tuple(float(v) * unit for v in image.pixel_size)
+
+
+def _areas(
+    path: Path, model: ModelConfig, image: Pyramid, should_stop: Callable[[], bool]
+) -> tuple[ClassArea, ...]:
+    """What each class covers; nothing if the user does not want to wait."""
+    try:
+        counts = count_prediction(path, should_stop=should_stop)
+    except Cancelled:
+        return ()
+    return class_areas(counts, model.names, model.colors, um_of(image))
+
+
+def _untold(
+    run: Any, path: Path, before: NDArray[np.uint8], told: set[PixelBox]
+) -> Iterator[Tile]:
+    """Tiles that were finished while the run was being stopped."""
+    for index in np.flatnonzero((read_marks(path) > 0) & (before == 0)):
+        y0, x0, y1, x1 = box = run.plan.tile(int(index)).box
+        if box not in told:
+            yield Tile(box, np.asarray(run.levels[0][y0:y1, x0:x1]))
 
 
 def _focus(run: Any, box: Box | None) -> None:

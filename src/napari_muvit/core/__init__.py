@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         load_reference_encoder,
     )
     from .model.segmenter import MuViTSegmenter, build_model
+    from .prediction.areas import ClassArea, measure_areas
     from .prediction.chain import SlideResult
+    from .prediction.context_difference import ContextDifference, context_difference
     from .prediction.entry import predict
     from .prediction.estimate import PredictionEstimate, estimate_prediction
     from .prediction.many import predict_many
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .prediction.seam_result import SeamScore
     from .prediction.seams import seam_score
     from .prediction.speed import PredictionSpeed, measure_speed
+    from .prediction.suggestions import Suggestion, uncertain_places
     from .presets import PRESETS, preset
     from .progress import Progress
     from .training.finetuning import finetune
@@ -90,7 +93,9 @@ _HOMES = {
     ),
     "model.segmenter": ("MuViTSegmenter", "build_model"),
     "prediction.plan": ("PredictionPlan", "plan_prediction"),
+    "prediction.areas": ("ClassArea", "measure_areas"),
     "prediction.chain": ("SlideResult",),
+    "prediction.context_difference": ("ContextDifference", "context_difference"),
     "prediction.entry": ("predict",),
     "prediction.estimate": ("PredictionEstimate", "estimate_prediction"),
     "prediction.many": ("predict_many",),
@@ -102,6 +107,7 @@ _HOMES = {
     "prediction.seam_result": ("SeamScore",),
     "prediction.seams": ("seam_score",),
     "prediction.speed": ("PredictionSpeed", "measure_speed"),
+    "prediction.suggestions": ("Suggestion", "uncertain_places"),
     "presets": ("PRESETS", "preset"),
     "progress": ("Progress",),
     "training.interactive": ("InteractiveTrainer",),
@@ -124,7 +130,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "plan_prediction", "PredictionPlan", "read_outlines",
     "predict", "PredictionRun", "PredictedTile", "predict_many", "SlideResult",
     "measure_speed", "PredictionSpeed", "estimate_prediction", "PredictionEstimate",
-    "evaluate", "Evaluation",
+    "measure_areas", "ClassArea", "uncertain_places", "Suggestion",
+    "context_difference", "ContextDifference", "evaluate", "Evaluation",
     "preview_slide", "Preview", "seam_score", "SeamScore",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
     "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",

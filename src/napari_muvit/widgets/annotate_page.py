@@ -22,7 +22,7 @@ from .painting import NUMBER_KEYS
 from .shapes import OUTLINES, apply_classes, fit_outlines, show_names
 from .slide_annotations import SlideAnnotations
 from .state import PanelState
-from .streaming import PREDICTION
+from .streaming import CONTEXT, PREDICTION
 from .tool_control import ToolControl
 from .view_boxes import VIEW
 
@@ -91,7 +91,7 @@ class AnnotatePage(AnnotateForm):
             x
             for x in layers[::-1]
             if isinstance(x, Shapes | Labels)
-            and x.metadata.get("muvit") not in (PREDICTION, BRUSH, VIEW)
+            and x.metadata.get("muvit") not in (PREDICTION, CONTEXT, BRUSH, VIEW)
             and x.metadata.get(IMAGE, own) == own
         ]
         shapes = [x for x in kinds if isinstance(x, Shapes)]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.config import ModelConfig
 from ..core.data.pyramid import Pyramid
+from ..core.prediction.begun import BegunPrediction
 
 PREPARING = "Preparing … (longer the first time)"
 
@@ -128,6 +130,25 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def legend(model: ModelConfig) -> str:
+    """Return the classes of a model with their colours, as rich text."""
+    squares = [
+        f'<span style="color:{color}">■</span>&nbsp;{name.replace(" ", "&nbsp;")}'
+        for name, color in zip(model.names, model.colors, strict=True)
+    ]
+    return "&nbsp; ".join(squares)
+
+
+def begun_text(begun: BegunPrediction | None) -> tuple[str, str]:
+    """Return what a click on the button does, as a verb and in a sentence."""
+    if begun is None or begun.done == 0:
+        return "Predict", "What is on screen is computed first; pan and zoom freely."
+    if begun.done == begun.total:
+        return "Show", f"{begun.path.name} is finished; a click shows it."
+    done = f"{begun.done} of {begun.total} tiles are done in {begun.path.name}"
+    return "Continue", f"{done}; the others follow."
 
 
 def training_text(metrics: Mapping[str, float], seconds_left: float | None) -> str:

@@ -32,6 +32,7 @@ from .predict_page import PredictPage
 from .settings import read_settings
 from .state import PanelState
 from .train_page import TrainPage
+from .training_data import gather
 from .ui import button
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class MuViTPanel(QWidget):
             self.runner,
             lambda: self.data.image.layer,
             lambda: [self.data.pyramid()],
-            lambda: [(self.data.pyramid(), self.annotate.annotations())],
+            lambda: gather(self.state, self.data, self.annotate),
         )
         self.predict = PredictPage(
             napari_viewer,
@@ -84,6 +85,7 @@ class MuViTPanel(QWidget):
             self.runner,
             lambda: self.data.image.layer,
             self.data.pyramid,
+            self.annotate.add_annotations,
         )
         self.setMinimumWidth(MINIMUM_WIDTH)
         self._lay_out()
@@ -154,7 +156,11 @@ class MuViTPanel(QWidget):
         self.data.model.chosen.connect(self._on_start)
         self.data.model.edited.connect(self._show_models)
         self.train.network_changed.connect(self.data.refresh)
+        self.annotate.annotations_changed.connect(self.train.annotations_changed)
         self.train.trained.connect(self._on_trained)
+        self.predict.correct.classes_added.connect(
+            self.annotate.classes.classes_changed
+        )
         self.runner.busy_changed.connect(self._on_busy)
         self.runner.progressed.connect(self._on_progress)
         self.runner.said.connect(self._say)

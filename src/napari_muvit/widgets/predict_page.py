@@ -1,54 +1,62 @@
-"""Step 4: the whole slide, what is on screen first."""
+"""Step 4: the whole slide, what is on screen first, and what to do about it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QLabel,
-    QSlider,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from .._layers import visible_box
+from .._tasks.base import Task
 from .._tasks.commands import Look
+from .._tasks.estimating import Estimated, EstimateTask
 from .._tasks.growing import Tile
-from .._tasks.predicting import Opened, PredictionEnd, PredictTask
-from ..core.config import ModelConfig, PredictionConfig
+from .._tasks.predicting import Opened, PredictionEnd, PredictTask, um_of
+from .._tasks.predicting_many import PredictManyTask, SlideBegun, SlideEnd
+from .._tasks.previewing import Overview
+from ..core.config import PredictionConfig
+from ..core.data.items import Area
 from ..core.data.pyramid import Pyramid
-from ..core.errors import ConfigError, MuvitError
+from ..core.errors import MuvitError
 from ..core.geometry import Box
+from ..core.prediction.begun import find_begun
 from ..core.progress import Progress
 from . import describe
+from .correct_box import CorrectBox, Predicted
 from .job import JobRunner, worker_threads
+from .last_model import remember_model
+from .many_slides import as_slides, outputs_of, said_of, shown_entry, ticked
 from .model_chooser import ModelChooser
 from .places import prediction_paths
+from .predict_clock import PredictClock
+from .predict_options import PredictOptions
+from .regions import seen_box, selected_outlines
+from .result_box import ResultBox
 from .state import PanelState
 from .streaming import LivePrediction
-from .ui import Combo, Warning_, button, form, text
+from .ui import Combo, Warning_, beside, button, form, text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
 
+    from ..core.export import Export
+
 WHOLE, VISIBLE = "all, visible part first", "visible part only"
+SELECTED, ALL = "selected regions", "all ticked slides"
+PARTS = {
+    WHOLE: "whole slide", VISIBLE: "visible part", SELECTED: "selected regions",
+    ALL: "all slides",
+}  # fmt: skip
 NO_MODEL = "no model yet"
-MAX_OUTPUTS = 100
-"""Predictions of one image that may lie side by side."""
-DEFAULT_OVERLAP = 25
-MAX_OVERLAP = 50
+ESTIMATE_WIDTH = 92
 
 
 class PredictPage(QWidget):
-    """Model, region, and the button that segments the slide."""
+    """Model, region, the button that segments the slide, its result."""
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class PredictPage(QWidget):
         runner: JobRunner,
         image: Callable[[], Image | None],
         pyramid: Callable[[], Pyramid],
+        take: Callable[[Sequence[Area], str], object],
     ) -> None:
         super().__init__()
         self.viewer = viewer
@@ -65,9 +74,7 @@ class PredictPage(QWidget):
         self._image = image
         self._pyramid = pyramid
         self._live: LivePrediction | None = None
-        self._started = 0.0
-        self._running_since = 0.0
-        self._done_before: float | None = None
+        self._clock = PredictClock()
         self.model = ModelChooser(
             state,
             NO_MODEL,
@@ -75,168 +82,255 @@ class PredictPage(QWidget):
             tooltip="The model to predict with: trained here, or a saved one.",
         )
         self.region = Combo("Where to predict.")
-        self.region.addItems([WHOLE, VISIBLE])
-        self.region.currentTextChanged.connect(self._on_region)
-        self.overlap = QSlider(Qt.Orientation.Horizontal)
+        self.region.addItems([WHOLE, VISIBLE, SELECTED])
+        self.options = PredictOptions()
+        self.overlap = self.options.overlap
         self.classes = text()
         self.predict_button = button(
             "Predict whole slide", self.predict, "Segment the slide with this model"
         )
-        self.hint = text("What is on screen is computed first; pan and zoom freely.")
-        self.result = text()
+        self.estimate_button = button(
+            "How long?", self.estimate, "Try a few crops and say what it will take"
+        )
+        self.hint = text()
+        self.cost = text()
         self.problem = Warning_()
+        self.result = text()
+        self.shown = ResultBox()
+        self.correct = CorrectBox(viewer, state, self._run, take)
+        self._pixel_size: Sequence[float] | None = None
+        self._others = False
+        self._on_screen: list[bool] = []
         self._lay_out()
-        self.model.changed.connect(self._on_model)
-        self.model.refused.connect(self.problem.say)
+        self._connect()
         self._on_model()
-        runner.busy_changed.connect(self._on_busy)
+        for label in (self.cost, self.result):
+            _say(label, "")
 
     def _lay_out(self) -> None:
         top = form()
         top.addRow("model", self.model)
         top.addRow("classes", self.classes)
         top.addRow("region", self.region)
-        top.addRow("overlap", self._make_overlap())
+        self.estimate_button.setMaximumWidth(ESTIMATE_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(top)
-        layout.addWidget(self.predict_button)
-        layout.addWidget(self.problem)
-        layout.addWidget(self.hint)
-        layout.addWidget(self.result)
+        layout.addWidget(self.options)
+        layout.addWidget(beside(self.predict_button, self.estimate_button))
+        for widget in (
+            self.problem, self.hint, self.cost, self.result, self.shown, self.correct,
+        ):  # fmt: skip
+            layout.addWidget(widget)
         layout.addStretch(1)
 
-    def _make_overlap(self) -> QWidget:
-        self.overlap.setRange(0, MAX_OVERLAP)
-        self.overlap.setValue(DEFAULT_OVERLAP)
-        tip = "Share that neighbouring views have in common: more hides seams, slower."
-        self.overlap.setToolTip(tip)
-        number = QLabel(f"{DEFAULT_OVERLAP} %")
-        number.setMinimumWidth(34)
-        self.overlap.valueChanged.connect(lambda v: number.setText(f"{v} %"))
-        holder = QWidget()
-        line = QHBoxLayout(holder)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(self.overlap)
-        line.addWidget(number)
-        return holder
+    def _connect(self) -> None:
+        self.model.changed.connect(self._on_model)
+        self.model.refused.connect(self.problem.say)
+        self.region.currentTextChanged.connect(lambda _words: self._on_choice())
+        self.options.changed.connect(self._on_choice)
+        self.shown.wanted.connect(
+            lambda task: self._run(task, self._on_exported, "Exporting …")
+        )
+        self.runner.busy_changed.connect(self._on_busy)
+
+    def showEvent(self, event: Any) -> None:
+        """Look again what lies on the disk whenever the page is opened."""
+        super().showEvent(event)
+        self.offer_all()
+        self._say_what_is_begun()
+
+    def offer_all(self) -> None:
+        """Offer all slides where there are several."""
+        index, several = self.region.findText(ALL), len(ticked(self.state)) > 1
+        if several and index < 0:
+            self.region.addItem(ALL)
+        elif not several and index >= 0:
+            self.region.removeItem(index)
 
     # ---- choices
 
+    def _on_choice(self) -> None:
+        _say(self.cost, "")  # that was of other choices
+        self._say_what_is_begun()
+
     def _on_model(self) -> None:
         self.problem.say("")
+        _say(self.cost, "")
         model = self.model.chosen
-        self.predict_button.setEnabled(model is not None and not self.runner.busy)
+        self._on_busy(self.runner.busy)
         if model is None:
             self.classes.setText("–")
             self.model.combo.setToolTip(
                 "Train one on page 3, or choose a folder with …"
             )
-            return
-        self.model.combo.setToolTip(str(model.path))
-        self.classes.setText(_legend(model.config))
+        else:
+            self.model.combo.setToolTip(str(model.path))
+            self.classes.setText(describe.legend(model.config))
+        self._say_what_is_begun()
 
-    def _on_region(self, words: str) -> None:
-        visible = words == VISIBLE
-        self.predict_button.setText(
-            "Predict visible part" if visible else "Predict whole slide"
-        )
+    def _say_what_is_begun(self) -> None:
+        """Say whether a click starts or goes on."""
+        part = PARTS[self.region.currentText()]
+        begun = None
+        model = self.model.chosen
+        alone = self.region.currentText() != ALL
+        if alone and model is not None and not self.runner.busy:
+            try:
+                pyramid = self._pyramid()
+                config = PredictionConfig(**self.options.values(pyramid.shape))
+                outputs = prediction_paths(pyramid.name, pyramid.path)
+                begun = find_begun(outputs, pyramid, model.path.name, config)
+            except (MuvitError, OSError):
+                begun = None  # said when it is to be predicted
+        verb, words = describe.begun_text(begun)
+        self.predict_button.setText(f"{verb} {part}")
+        self.hint.setText(words)
 
     # ---- prediction
 
+    def predict_whole(self) -> None:
+        """Predict the whole slide with what is chosen."""
+        self.region.setCurrentText(WHOLE)
+        self.predict()
+
     def predict(self) -> None:
         """Start predicting; what an earlier run has done is kept."""
+        _say(self.result, "")
+        asked = self._asked()
+        if asked is None:
+            return
+        image, shown = asked
+        try:
+            task, on_success = self._task(image, shown)
+        except MuvitError as error:
+            self.problem.say(str(error))
+            return
+        remember_model(shown.model)
+        self._clock = PredictClock()
+        self.runner.said.emit(describe.PREPARING)
+        self.runner.start(
+            task,
+            on_success=on_success,
+            on_progress=self._on_progress,
+            on_told=partial(self._on_told, shown),
+            on_end=self._on_end,
+        )
+
+    def _task(
+        self, image: Image, shown: Predicted
+    ) -> tuple[Task, Callable[[Any], None]]:
+        """Return what is to be run, and what takes its result."""
+        focus = visible_box(self.viewer, image)
+        pyramid = shown.pyramid
+        if self.region.currentText() == ALL:
+            entries = ticked(self.state)
+            on_page = shown_entry(self.state)
+            slides = as_slides(entries, on_page, pyramid)
+            self._on_screen = [e == on_page for e in entries]
+            task = PredictManyTask(slides, shown.model, shown.config, focus)
+            return task, self._on_all_done
+        outputs = outputs_of(pyramid.name, pyramid.path)
+        self._others = False
+        one = PredictTask(pyramid, shown.model, shown.config, outputs, focus)
+        return one, self._on_done
+
+    def _asked(self) -> tuple[Image, Predicted] | None:
+        """What is to be predicted how; None where something is wrong, which is said."""
         self.problem.say("")
-        self.result.setText("")
         image, model = self._image(), self.model.chosen
         try:
             pyramid = self._pyramid()
             if image is None or model is None:
                 raise MuvitError("Train a model on page 3, or choose a saved one.")
-            seen = visible_box(self.viewer, image)
-            task = PredictTask(
-                image=pyramid,
-                model=model.path,
-                config=self._config(seen),
-                outputs=self._outputs(pyramid),
-                focus=seen,
-            )
+            config = self._config(image, pyramid)
         except MuvitError as error:
             self.problem.say(str(error))
             self.runner.said.emit("Not started.")  # not what an earlier run said
-            return
-        self._started = time.monotonic()
-        self._done_before = None
-        self.runner.said.emit(describe.PREPARING)
-        self.runner.start(
-            task,
-            on_success=self._on_done,
-            on_progress=self._on_progress,
-            on_told=partial(self._on_told, image),
-            on_end=self._on_end,
+            return None
+        return image, Predicted(
+            image, pyramid, model.path, model.config, config, Path()
         )
 
-    def _config(self, seen: Any) -> PredictionConfig:
-        region = None
+    def _config(self, image: Image, pyramid: Pyramid) -> PredictionConfig:
+        where: dict[str, Any] = {}
         if self.region.currentText() == VISIBLE:
-            if seen is None:
-                raise ConfigError(
-                    "No part of the slide is on screen; move it into view first."
-                )
-            region = (*seen.lower, *seen.upper)
+            seen = seen_box(self.viewer, image)
+            where["region"] = (*seen.lower, *seen.upper)
+        elif self.region.currentText() == SELECTED:
+            where["outlines"] = selected_outlines(self.viewer, image)
         return PredictionConfig(
-            overlap=self.overlap.value() / 100,
-            region=region,
-            num_threads=worker_threads(),
+            **self.options.values(pyramid.shape), **where, num_threads=worker_threads()
         )
 
-    @staticmethod
-    def _outputs(pyramid: Pyramid) -> list[Path]:
-        paths = prediction_paths(pyramid.name, pyramid.path)
-        return list(islice(paths, MAX_OUTPUTS))
-
-    def _on_told(self, image: Image, said: Opened | Tile) -> None:
-        if isinstance(said, Opened):
+    def _on_told(
+        self, asked: Predicted, said: SlideBegun | Opened | Overview | Tile
+    ) -> None:
+        if isinstance(said, SlideBegun):
+            self._on_end()
+            self._others = not self._on_screen[said.number]
+        elif self._others:
+            return  # of a slide that is not on screen
+        elif isinstance(said, Opened):
             # Of the image that was predicted: another one may be chosen by now.
-            if image in self.viewer.layers:
-                name = f"{image.name} · prediction"
-                self._live = LivePrediction(
-                    self.viewer, image, said, name, self._look, self
-                )
-        elif self._live is not None:
+            if asked.image in self.viewer.layers:
+                self._begin_to_show(asked, said)
+        elif self._live is None:
+            return
+        elif isinstance(said, Overview):
+            self._live.lay(said)
+        else:
             self._live.put(said)
+
+    def _begin_to_show(self, asked: Predicted, opened: Opened) -> None:
+        name = f"{asked.image.name} · prediction"
+        self._live = LivePrediction(
+            self.viewer, asked.image, opened, name, self._look, self
+        )
+        um = um_of(asked.pyramid)
+        self.shown.set_result(self._live.layer, opened.path, um is not None)
+        self.shown.areas.follow(opened.levels, opened.model, um)
+        self._pixel_size = um
+        self.correct.set_result(
+            Predicted(
+                asked.image, asked.pyramid, asked.model, opened.model, asked.config,
+                opened.path,
+            )
+        )  # fmt: skip
 
     def _look(self, box: Box) -> None:
         self.runner.send(Look(box))
 
     def _on_progress(self, events: list[Progress]) -> None:
-        event = events[-1]
         message = next((e.message for e in events if e.message), "")
         if message:
             self.problem.say(message)
-        if self._done_before is None:
-            # The clock for what is left starts when the model is loaded.
-            self._done_before, self._running_since = event.done, time.monotonic()
-        spent = time.monotonic() - self._running_since
-        new = event.done - self._done_before
-        words = f"{event.done:.0f} of {event.total:.0f} tiles"
-        if new > 0:
-            left = spent * (event.total - event.done) / new
-            words += f" · {describe.duration(left)} left"
-        self.runner.said.emit(words)
+        self.runner.said.emit(self._clock.words(events[-1]))
+        if self._live is not None:
+            opened = self._live.opened
+            self.shown.areas.follow(opened.levels, opened.model, self._pixel_size)
 
     def _on_done(self, end: PredictionEnd) -> None:
-        path = end.path
-        spent = describe.duration(time.monotonic() - self._started)
         if end.stopped:
             self.runner.said.emit("Stopped; what is done is kept.")
-            self._show_place(path, "Predict again to continue.")
+            self._show_place(end.path)
         else:
-            self.runner.said.emit(f"Done in {spent}.")
-            self._show_place(path)
+            self.runner.said.emit(f"Done in {describe.duration(self._clock.spent)}.")
+            self._show_place(end.path)
+            self.shown.show_areas(end.areas)
 
-    def _show_place(self, path: Path, more: str = "") -> None:
-        self.result.setText(f"Kept as {path.name} {describe.place(path)}. {more}")
+    def _on_all_done(self, ends: Sequence[SlideEnd]) -> None:
+        stopped = any(end.stopped for end in ends)
+        spent = describe.duration(self._clock.spent)
+        self.runner.said.emit(
+            "Stopped; what is done is kept." if stopped else f"Done in {spent}."
+        )
+        kept, failed = said_of(ends)
+        _say(self.result, kept)
+        self.problem.say(failed)
+
+    def _show_place(self, path: Path) -> None:
+        _say(self.result, f"Kept as {path.name} {describe.place(path)}.")
         self.result.setToolTip(str(path))
 
     def _on_end(self) -> None:
@@ -245,13 +339,55 @@ class PredictPage(QWidget):
             self._live.deleteLater()
             self._live = None
 
+    # ---- shorter pieces of work
+
+    def _run(self, task: Task, on_success: Callable[[Any], None], words: str) -> None:
+        """Run a task that shows its result in the page."""
+        if self.runner.busy:
+            return  # its button is disabled then
+
+        def done(result: Any) -> None:
+            self.runner.said.emit("Done.")
+            on_success(result)
+
+        self.runner.said.emit(words)
+        self.runner.start(task, on_success=done)
+
+    def estimate(self) -> None:
+        """Measure what the prediction would take."""
+        asked = self._asked()
+        if asked is not None:
+            _, shown = asked
+            task = EstimateTask(shown.pyramid, shown.model, shown.config)
+            self._run(task, self._on_estimated, "Trying a few crops …")
+
+    def _on_estimated(self, found: Estimated) -> None:
+        tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
+        _say(self.cost, f"It will take {found.words} ({tiles}).")
+        self.problem.say(" ".join(found.notes))
+
+    def _on_exported(self, export: Export) -> None:
+        count = export.objects
+        what = "1 object" if count == 1 else f"{count} objects"
+        _say(
+            self.result,
+            f"{what} exported to {export.folder.name} {describe.place(export.folder)}.",
+        )
+        self.result.setToolTip(str(export.folder))
+
     def _on_busy(self, busy: bool) -> None:
-        self.predict_button.setEnabled(not busy and self.model.chosen is not None)
+        able = not busy and self.model.chosen is not None
+        self.predict_button.setEnabled(able)
+        self.estimate_button.setEnabled(able)
+        self.shown.set_busy(busy)
+        self.correct.set_busy(busy)
+        if busy:
+            _say(self.cost, "")
+        else:
+            self._say_what_is_begun()
 
 
-def _legend(config: ModelConfig) -> str:
-    squares = [
-        f'<span style="color:{color}">■</span>&nbsp;{name.replace(" ", "&nbsp;")}'
-        for name, color in zip(config.names, config.colors, strict=True)
-    ]
-    return "&nbsp; ".join(squares)
+def _say(label: QLabel, words: str) -> None:
+    """Show words; an empty line takes no room."""
+    label.setText(words)
+    label.setVisible(bool(words))

@@ -15,7 +15,7 @@ from ..core.errors import MuvitError
 from ..core.presets import preset
 from ..core.progress import Progress
 from . import describe
-from .foldable import Foldable
+from .foldout import Foldout
 from .job import JobRunner, worker_threads
 from .places import model_folder
 from .settings import read_settings
@@ -65,16 +65,13 @@ class PretrainPart(QWidget):
             "slide. Go on drawing meanwhile. It pays after hours, not minutes."
         )
         self.problem = Warning_()
-        content = QWidget()
-        inner = QVBoxLayout(content)
-        inner.setContentsMargins(0, 0, 0, 0)
-        inner.addWidget(self.said)
+        self.part = Foldout("Pretraining", "Learn from the slide alone first")
+        self.part.content.addWidget(self.said)
         top = form()
         top.addRow("time", self.minutes)
-        inner.addLayout(top)
+        self.part.content.addLayout(top)
         for widget in (self.start_button, self.forget_button, self.problem):
-            inner.addWidget(widget)
-        self.part = Foldable("Pretraining", content, "Learn from the slide alone first")
+            self.part.content.addWidget(widget)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.part)

@@ -13,17 +13,18 @@ from qtpy.QtCore import QObject, QTimer
 from .._layers import layer_kwargs, visible_box
 from .._tasks.growing import Tile
 from .._tasks.predicting import Opened
+from .._tasks.previewing import LOOKED, Overview, clear_look, lay_look
 from ..core.geometry import Box
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-PREDICTION = "prediction"
-"""Mark in the metadata of layers made here."""
+PREDICTION, CONTEXT = "prediction", "context"
+"""Marks in the metadata of layers that show what a model says: no annotations."""
 OPACITY = 0.6
-BACKGROUND_ALPHA = "40"
-"""Of the background's colour, two hexadecimal digits."""
+BACKGROUND_ALPHA, LOOKED_ALPHA, LOOKED_BACKGROUND_ALPHA = "40", "a0", "28"
+"""Of the background's colour and of those of a first look, two hexadecimal digits."""
 REFRESH_MS = 200
 DRAIN_SECONDS = 0.04
 """Longest time that one tick may take from the GUI thread."""
@@ -62,6 +63,7 @@ class LivePrediction(QObject):
         self.opened = opened
         self._look = look
         self._tiles: deque[Tile] = deque()
+        self._overview: Overview | None = None
         self.layer = self._show(name)
         self._thumbnail_at = time.monotonic()
         self._timer = QTimer(self)
@@ -84,7 +86,8 @@ class LivePrediction(QObject):
             if x.name == name and x.metadata.get("muvit") == PREDICTION
         ]
         # Going on with a prediction must not undo how the user looks at it.
-        look = {"opacity": old[0].opacity, "visible": old[0].visible} if old else {}
+        kept = ("opacity", "visible")
+        look = {name: getattr(old[0], name) for name in kept} if old else {}
         levels = self.opened.levels.levels
         several = len(levels) > 1  # napari takes no pyramid of a single level
         layer = Labels(
@@ -98,11 +101,26 @@ class LivePrediction(QObject):
             **layer_kwargs(self.image),
         )
         layer.editable = False  # what is painted here would not reach the store
+        if old:
+            layer.contour = old[0].contour
         for stale in old:
             self.viewer.layers.remove(stale)
         above = self.viewer.layers.index(self.image) + 1
         self.viewer.layers.insert(above, layer)
         return layer
+
+    def lay(self, overview: Overview) -> None:
+        """Show what coarse levels see wherever nothing is predicted yet."""
+        self._overview = overview
+        lay_look(self.opened.levels, overview)
+        self._name_looked(True)
+        self._refresh(thumbnail=True)
+
+    def _name_looked(self, looked: bool) -> None:
+        """Colours and names with those of a look, or without them."""
+        model = self.opened.model
+        self.layer.colormap = label_colormap(model.colors, model.background, looked)
+        self.layer.features = label_features(model.names, looked)
 
     def put(self, tile: Tile) -> None:
         """Take a tile, to be shown soon."""
@@ -148,27 +166,37 @@ class LivePrediction(QObject):
         self._camera.events.center.disconnect(self._on_camera)
         self._camera.events.zoom.disconnect(self._on_camera)
         self._drain(float("inf"))
+        if self._overview is not None:
+            # What is not predicted must not look as if it were.
+            clear_look(self.opened.levels)
+            self._name_looked(False)
         self._refresh(thumbnail=True)
 
 
 def label_colormap(
-    colors: Sequence[str], background: int | None = None
+    colors: Sequence[str], background: int | None = None, looked: bool = False
 ) -> DirectLabelColormap:
     """Return the class colours; what is not predicted is transparent.
 
     The background is faint: tissue that is of no interest need not be painted over.
+    With ``looked`` there are fainter ones for a first look, too.
     """
     table: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
     table.update(enumerate(colors, start=1))
+    if looked:
+        for label, color in enumerate(colors, start=1):
+            alpha = LOOKED_BACKGROUND_ALPHA if label == background else LOOKED_ALPHA
+            table[LOOKED + label] = f"{color}{alpha}"
     if background is not None:
         table[background] = f"{table[background]}{BACKGROUND_ALPHA}"
     return DirectLabelColormap(color_dict=table)
 
 
-def label_features(names: Sequence[str]) -> dict[str, list[Any]]:
+def label_features(names: Sequence[str], looked: bool = False) -> dict[str, list[Any]]:
     """Return the table from which napari shows the class under the cursor."""
     # Without a row for 0 the status bar would read [No Properties] there.
-    return {
-        "index": list(range(len(names) + 1)),
-        "class": ["not predicted", *names],
-    }
+    index, classes = list(range(len(names) + 1)), ["not predicted", *names]
+    if looked:
+        index += [LOOKED + label for label in range(1, len(names) + 1)]
+        classes += [f"{name} (first look)" for name in names]
+    return {"index": index, "class": classes}

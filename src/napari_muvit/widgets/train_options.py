@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ..core.config import ModelConfig, TrainingConfig
 from .config_form import ConfigForm
-from .foldable import Foldable
+from .foldout import Foldout
 
 TRAINING = (
     "batch_size", "accumulate", "learning_rate", "encoder_learning_rate",
@@ -40,10 +40,10 @@ class TrainOptions(QWidget):
         super().__init__()
         self.training = ConfigForm(TrainingConfig, TRAINING)
         self.model = ConfigForm(ModelConfig, MODEL)
-        self.training_part = Foldable(
-            "More options", self.training, "All settings of the training"
-        )
-        self.model_part = Foldable("Network", self.model, "All settings of a new model")
+        self.training_part = Foldout("More options", "All settings of the training")
+        self.training_part.content.addWidget(self.training)
+        self.model_part = Foldout("Network", "All settings of a new model")
+        self.model_part.content.addWidget(self.model)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)

@@ -21,7 +21,6 @@ from .._layers import visible_box
 from .._tasks.commands import Annotate, Discard, Pause
 from .._tasks.training import LiveTrainTask, Trained, TrainTask
 from ..core.config import ModelConfig
-from ..core.data.annotations import Annotations
 from ..core.data.pyramid import Pyramid
 from ..core.errors import MuvitError
 from ..core.geometry import Box
@@ -38,6 +37,7 @@ from .state import PanelState
 from .train_options import TrainOptions
 from .trained import TrainingNotes, remember_trained
 from .training_checks import check_place, missing_classes
+from .training_data import TrainingData
 from .training_watch import TrainingWatch
 from .ui import Combo, Warning_, button, form, row, text
 from .view import go_to
@@ -59,8 +59,6 @@ WAY_TIP = (
     "what the model makes of it. Thorough: a part of the annotations is held back to "
     "judge the model by, and the best one is kept; for the last training."
 )
-Slides = Callable[[], Sequence[tuple[Pyramid, Annotations]]]
-"""The slides to train on, the one on screen first."""
 
 
 class TrainPage(QWidget):
@@ -76,14 +74,14 @@ class TrainPage(QWidget):
         runner: JobRunner,
         image: Callable[[], Image | None],
         pyramids: Callable[[], Sequence[Pyramid]],
-        slides: Slides,
+        data: Callable[[], TrainingData],
     ) -> None:
         super().__init__()
         self.viewer = viewer
         self.state = state
         self.runner = runner
         self._image = image
-        self._slides = slides
+        self._data = data
         self.watch: TrainingWatch | None = None
         self.start_from = ModelChooser(
             state,
@@ -285,21 +283,23 @@ class TrainPage(QWidget):
             If something is missing or does not fit, in one sentence.
         """
         self.state.device = read_settings().device
-        image, slides = self._image(), self._slides()
-        pyramid, annotations = slides[0]
-        check_place(annotations, pyramid)
+        data = self._data()
+        pyramid = data.pyramids[0]
+        for one, marked in zip(data.pyramids, data.annotations, strict=True):
+            check_place(marked, one)
         start = self.start_from.chosen
         return (TrainTask if self.way.currentData() == THOROUGH else LiveTrainTask)(
-            images=tuple(p for p, _ in slides),
-            annotations=tuple(a for _, a in slides),
+            images=data.pyramids,
+            annotations=data.annotations,
             config=self.state.training(self.minutes.value(), worker_threads()),
             model=self._model(pyramid),
             start=start.path if start else self.pretraining.encoder,
             out=model_folder(pyramid.name, pyramid.path),
-            look=self._seen(image),
+            look=self._seen() if data.shown else None,
         )
 
-    def _seen(self, image: Image | None) -> Box | None:
+    def _seen(self) -> Box | None:
+        image = self._image()
         if image is None or not self.picture.isChecked():
             return None
         return visible_box(self.viewer, image)
@@ -323,11 +323,11 @@ class TrainPage(QWidget):
         if self.watch is None or not self.busy_training:
             return
         try:
-            slides = self._slides()
+            data = self._data()
         except MuvitError:
             return  # such as all regions taken back, for the moment
-        if self._image() is self.watch.image:
-            self.runner.send(Annotate(0, slides[0][1]))
+        if data.shown and self._image() is self.watch.image:
+            self.runner.send(Annotate(0, data.annotations[0]))
 
     @property
     def busy_training(self) -> bool:

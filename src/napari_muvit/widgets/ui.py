@@ -151,6 +151,17 @@ def row(*widgets: QWidget) -> QWidget:
     return holder
 
 
+def beside(wide: QWidget, narrow: QWidget) -> QWidget:
+    """Return a widget that takes the room which another one beside it leaves."""
+    holder = QWidget()
+    line = QHBoxLayout(holder)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.setSpacing(6)
+    line.addWidget(wide, 1)
+    line.addWidget(narrow)
+    return holder
+
+
 def color_icon(color: str, size: int = 14) -> QIcon:
     """Return a filled square."""
     pixmap = QPixmap(QSize(size, size))
