@@ -593,3 +593,59 @@ def test_a_slow_disk_does_not_hold_drawing_up(
     # What came meanwhile was written together.
     assert len(where) < 10
     assert spent < 0.3 * 10
+
+
+# ---- label images
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_a_mask_of_one_object_with_its_background(
+    page: AnnotatePage, viewer: ViewerModel, slide: np.ndarray, kind: type
+) -> None:
+    viewer.add_labels((slide > 100).astype(kind), scale=(0.5, 0.5), name="mask")
+    page.layers.choose(viewer.layers["mask"])
+    # It is no background, though its value is that class's number.
+    assert page.values.values() == {1: 2}
+    expected = np.where(slide > 100, 2, 0)
+    np.testing.assert_array_equal(picture(page), expected)
+    page.values._boxes[0].setCurrentText("background")
+    assert page.values.values() == {0: 1, 1: 2}
+    np.testing.assert_array_equal(picture(page), np.where(slide > 100, 2, 1))
+
+
+def test_a_label_image_leaves_the_outlines_alone(
+    page: AnnotatePage, viewer: ViewerModel, slide: np.ndarray
+) -> None:
+    layer = drawn(page, LEFT)
+    flushed(page)
+    viewer.add_labels((slide > 100).astype(np.uint8), scale=(0.5, 0.5), name="mask")
+    page.layers.choose(viewer.layers["mask"])
+    assert "uses the label image 'mask'" in page.labels._says.text()
+    assert len(flushed(page).items) == 1
+    page.layers.choose(layer)
+    assert len(flushed(page).items) == 1
+    assert [item.label for item in page.annotations().items] == [1]
+
+
+def test_annotations_in_a_folder_that_cannot_be_written(
+    qtbot: Any, panel: MuViTPanel, viewer: ViewerModel, slide: np.ndarray,
+    tmp_path: Path, user_folders: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "case.npy").touch()
+    shared = folder / "case.muvit.jsonl"
+    with Project.create(shared, shape=SHAPE, class_names=("a", "b")) as project:
+        project.add(Rectangle(2, (10, 10), (50, 60)))
+    before = shared.read_bytes()
+    monkeypatch.setattr("napari_muvit.widgets.places.os.access", lambda *_: False)
+    viewer.add_image(slide, name="case", metadata={"path": str(folder / "case.npy")})
+    page = panel.annotate
+    ready(qtbot, page)
+    assert "1 region restored" in page.saved.text()
+    assert page.slide.path == user_folders / "case_600x700.muvit.jsonl"
+    drawn(page, LEFT)
+    found = flushed(page)
+    assert [item.label for item in found.items] == [2, 1]
+    assert found.class_names == ("a", "b")
+    assert shared.read_bytes() == before
