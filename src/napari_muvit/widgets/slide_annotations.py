@@ -125,7 +125,11 @@ class SlideAnnotations(QObject):
         return self.layer is None or self.layer.metadata.get(IMAGE) == self.key
 
     def own_layer(self) -> Shapes:
-        """Return the layer for this slide; if it is gone, one with what it held."""
+        """Return the layer for this slide; if it is gone, one with what it held.
+
+        Painted layers that are gone come back, too.
+        """
+        self.brush.bring_back()
         for layer in self.viewer.layers:
             ours = layer.metadata.get("muvit") == OUTLINES
             if ours and layer.metadata.get(IMAGE) == self.key:
@@ -158,7 +162,8 @@ class SlideAnnotations(QObject):
                 )
         self._watcher = ShapesWatcher(layer, self.look)
         self._reset()
-        self.save()
+        if self.kept:
+            self.save()
 
     def unbind(self) -> None:
         """Stop following the layer."""
