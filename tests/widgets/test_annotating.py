@@ -296,6 +296,28 @@ def test_a_new_pixel_size_moves_nothing(page: AnnotatePage, image: Any) -> None:
     np.testing.assert_allclose(layers[0].scale, 0.25 * factor)
 
 
+def test_layers_that_are_taken_out_lose_nothing(
+    page: AnnotatePage, viewer: ViewerModel, slide: np.ndarray
+) -> None:
+    # As napari does when it closes, with other layers to choose instead.
+    layer = drawn(page, LEFT)
+    page.use_tool("Brush")
+    brush = viewer.layers.selection.active
+    paint(brush, slice(200, 240), slice(10, 30))
+    before = picture(page)
+    viewer.add_shapes([RIGHT], shape_type="polygon", ndim=2, name="another")
+    mask = viewer.add_labels((slide > 100).astype(np.uint8), name="mask")
+    page.layers.choose(mask)
+    for gone in (brush, mask, layer):
+        viewer.layers.remove(gone)
+        assert len(flushed(page).items) == 2
+    back = page.new_layer()
+    assert page.layers.layer is back
+    assert brush in viewer.layers
+    np.testing.assert_array_equal(picture(page), before)
+    assert len(flushed(page).items) == 2
+
+
 # ---- undo
 
 
@@ -593,3 +615,105 @@ def test_a_slow_disk_does_not_hold_drawing_up(
     # What came meanwhile was written together.
     assert len(where) < 10
     assert spent < 0.3 * 10
+
+
+# ---- label images
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_a_mask_of_one_object_with_its_background(
+    page: AnnotatePage, viewer: ViewerModel, slide: np.ndarray, kind: type
+) -> None:
+    viewer.add_labels((slide > 100).astype(kind), scale=(0.5, 0.5), name="mask")
+    page.layers.choose(viewer.layers["mask"])
+    # It is no background, though its value is that class's number.
+    assert page.values.values() == {1: 2}
+    expected = np.where(slide > 100, 2, 0)
+    np.testing.assert_array_equal(picture(page), expected)
+    page.values._boxes[0].setCurrentText("background")
+    assert page.values.values() == {0: 1, 1: 2}
+    np.testing.assert_array_equal(picture(page), np.where(slide > 100, 2, 1))
+
+
+def test_a_label_image_leaves_the_outlines_alone(
+    page: AnnotatePage, viewer: ViewerModel, slide: np.ndarray
+) -> None:
+    layer = drawn(page, LEFT)
+    flushed(page)
+    viewer.add_labels((slide > 100).astype(np.uint8), scale=(0.5, 0.5), name="mask")
+    page.layers.choose(viewer.layers["mask"])
+    assert "uses the label image 'mask'" in page.labels._says.text()
+    assert len(flushed(page).items) == 1
+    page.layers.choose(layer)
+    assert len(flushed(page).items) == 1
+    assert [item.label for item in page.annotations().items] == [1]
+
+
+def test_annotations_in_a_folder_that_cannot_be_written(
+    qtbot: Any, panel: MuViTPanel, viewer: ViewerModel, slide: np.ndarray,
+    tmp_path: Path, user_folders: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "case.npy").touch()
+    shared = folder / "case.muvit.jsonl"
+    with Project.create(shared, shape=SHAPE, class_names=("a", "b")) as project:
+        project.add(Rectangle(2, (10, 10), (50, 60)))
+    before = shared.read_bytes()
+    monkeypatch.setattr("napari_muvit.widgets.places.os.access", lambda *_: False)
+    viewer.add_image(slide, name="case", metadata={"path": str(folder / "case.npy")})
+    page = panel.annotate
+    ready(qtbot, page)
+    assert "1 region restored" in page.saved.text()
+    assert page.slide.path == user_folders / "case_600x700.muvit.jsonl"
+    drawn(page, LEFT)
+    found = flushed(page)
+    assert [item.label for item in found.items] == [2, 1]
+    assert found.class_names == ("a", "b")
+    assert shared.read_bytes() == before
+
+
+# ---- other images
+
+
+def test_an_image_that_was_rotated_can_be_drawn_upon_when_it_is_mended(
+    qtbot: Any, panel: MuViTPanel, viewer: ViewerModel, slide: np.ndarray
+) -> None:
+    layer = viewer.add_image(slide, rotate=20)
+    page = panel.annotate
+    page.use_tool("Lasso")
+    assert "the Data page says why" in page.problem.text()
+    assert len(viewer.layers) == 1
+    layer.rotate = 0
+    page.use_tool("Lasso")
+    assert isinstance(page.layers.layer, Shapes)
+    ready(qtbot, page)
+
+
+def test_a_plane_of_a_stack_is_outlined_and_painted(
+    qtbot: Any, panel: MuViTPanel, viewer: ViewerModel
+) -> None:
+    viewer.add_image(np.zeros((4, 3, 200, 300), np.uint8), scale=(1, 1, 0.5, 0.5))
+    page = panel.annotate
+    ready(qtbot, page)
+    drawn(page, LEFT / 9)
+    page.use_tool("Brush")
+    brush = viewer.layers.selection.active
+    assert brush.ndim == 2
+    paint(brush, slice(0, 9), slice(0, 9))
+    assert sorted(type(x).__name__ for x in flushed(page).items) == [
+        "BrushMask", "Polygon"
+    ]  # fmt: skip
+    viewer.dims.set_current_step(0, 2)
+    assert len(page.annotations().items) == 2
+
+
+def test_names_that_cannot_be_told_apart_are_said(
+    qtbot: Any, page: AnnotatePage
+) -> None:
+    drawn(page, LEFT)
+    page.classes.tree.topLevelItem(1).setText(1, "Background")
+    qtbot.waitUntil(lambda: "told apart" in page.unsaved.text(), timeout=TIMEOUT)
+    page.classes.tree.topLevelItem(1).setText(1, "tumour")
+    qtbot.waitUntil(lambda: not page.unsaved.text(), timeout=TIMEOUT)
+    assert flushed(page).class_names == ("background", "tumour")

@@ -52,7 +52,9 @@ class AnnotateForm(QWidget):
             "painted or read label image (Labels)."
         )
         self.new_button = _flat_button(
-            "New", "Choose the Shapes layer of this image, or add one to draw in"
+            "New",
+            "Choose the Shapes layer of this image, or add one to draw in; brings back "
+            "what was taken out of the list of layers",
         )
         self.new_button.setMaximumWidth(60)
         self.classes = ClassTable(state)

@@ -128,6 +128,8 @@ class AnnotatePage(AnnotateForm):
 
     def new_layer(self) -> Shapes | None:
         """Choose the Shapes layer of this slide; without one it is added."""
+        if self.slide is None and self.image is not None:
+            self._take_slide(self.image)  # its transform may be mended by now
         if self.slide is None:
             self.problem.say(
                 "Choose an image on the Data page first."

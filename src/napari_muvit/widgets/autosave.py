@@ -14,6 +14,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from ..core.data.items import Area
+from ..core.data.named_labels import read_project
 from ..core.data.project import Project
 from ..core.data.project_changes import MirroredProject
 from ..core.errors import AnnotationError, MuvitError, OutputBusyError, OutputError
@@ -57,6 +58,8 @@ class Autosave(QObject):
         The file; it is made when there is something to keep.
     slide
         What the annotations are of.
+    shared
+        A file that is read where there is none at ``path`` yet, and never written.
     """
 
     opened = Signal(object)
@@ -66,9 +69,12 @@ class Autosave(QObject):
     saved = Signal(int)
     """Items that the file holds now."""
 
-    def __init__(self, path: Path, slide: SlideIdentity) -> None:
+    def __init__(
+        self, path: Path, slide: SlideIdentity, shared: Path | None = None
+    ) -> None:
         super().__init__()
         self.path = path
+        self._shared = shared
         self._slide = slide
         self._worker = ThreadPoolExecutor(1, "muvit-autosave")
         self._mirror: MirroredProject | None = None
@@ -149,8 +155,9 @@ class Autosave(QObject):
         self._let_go()
         self._blocked = True
         if not self.path.exists():
+            content = Content() if self._shared is None else _read(self._shared)
             self._blocked = False
-            self._emit(self.opened, Content())
+            self._emit(self.opened, content)
             return
         project = Project.open(self.path)
         try:
@@ -225,3 +232,16 @@ class Autosave(QObject):
         if self._mirror is not None:
             self._mirror.project.close()
         self._mirror = None
+
+
+def _read(path: Path) -> Content:
+    """Return what a file holds that others may be writing."""
+    found = read_project(path)
+    colors = tuple(found.colors.get(name, "") for name in found.class_names)
+    note = "It cannot be written, so it is kept in your own folder from now on."
+    return Content(
+        found.items,
+        found.class_names,
+        colors if all(colors) else (),
+        " ".join(filter(None, [found.note, note])),
+    )

@@ -87,6 +87,18 @@ class BrushLayers:
             if x.metadata.get("muvit") == BRUSH and x.metadata.get(IMAGE) == self.key
         ]
 
+    @property
+    def _known(self) -> list[Labels]:
+        """All of them: closing napari takes layers out, which removes no paint."""
+        return [layer for layer, _ in self._heard]
+
+    def bring_back(self) -> None:
+        """Add those again that were taken out of the viewer."""
+        shown = self.layers
+        for layer in self._known:
+            if layer not in shown:
+                self.viewer.add_layer(layer)
+
     # ---- classes
 
     def value_of(self, name: str) -> int:
@@ -103,7 +115,7 @@ class BrushLayers:
 
     def apply_classes(self, state: PanelState) -> None:
         """Give the layers the classes' names and colours."""
-        for layer in self.layers:
+        for layer in self._known:
             self._dress(layer, state)
 
     def set_current(self, state: PanelState) -> None:
@@ -239,7 +251,7 @@ class BrushLayers:
             self.values[n]: k for k, n in enumerate(names, start=1) if n in self.values
         }
         known: dict[tuple[int, int], tuple[BrushMask, BrushMask]] = {}
-        for layer in self.layers:
+        for layer in self._known:
             for value, mask in self._read(layer).items():
                 if value not in labels:
                     continue

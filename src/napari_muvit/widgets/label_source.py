@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from .._layer_annotations import label_classes, labels_annotations
+from .._layer_items import background_label
 from ..core.data.annotations import Annotations
 from .label_values import LabelValues, is_painted
 from .state import LabelClass, PanelState
@@ -86,8 +87,18 @@ class LabelSource(QWidget):
                 ]
             )
             self.proposed.emit()
-        self.values.set_values(guesses)
+        elif not self.state.touched and len(found) == 1 and not any(guesses.values()):
+            # A mask of one kind of object.
+            guesses = dict.fromkeys(guesses, self._first_object())
+        # Where 0 is the background, the user may say so.
+        self.values.set_values({0: "", **guesses} if guesses else {})
         self.changed.emit()
+
+    def _first_object(self) -> str:
+        names = self.state.names
+        background = background_label(names)
+        objects = [n for k, n in enumerate(names, start=1) if k != background]
+        return next(iter(objects), "")
 
     def annotations(self, image: Image, point: Sequence[float]) -> Annotations | None:
         """Return the annotations in slide pixels; None without a layer."""

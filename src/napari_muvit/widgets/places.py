@@ -92,6 +92,17 @@ def project_path(name: str, image_path: Path | None, shape: Sequence[int] = ()) 
     return folder / f"{stem}{PROJECT}"
 
 
+def shared_project(
+    name: str, image_path: Path | None, shape: Sequence[int] = ()
+) -> Path | None:
+    """Return the project beside an image where it can be read, but not written."""
+    if image_path is None or _in_cache(image_path):
+        return None
+    path = image_path.parent / f"{file_stem(name, image_path)}{PROJECT}"
+    written = project_path(name, image_path, shape)
+    return path if path != written and path.is_file() else None
+
+
 def _numbered(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
     yield folder / f"{stem}{suffix}"
     number = 2

@@ -20,7 +20,7 @@ from .class_amounts import regions
 from .history import History, Step
 from .outline_areas import OutlineAreas
 from .outline_snapshot import Snapshot, put_back
-from .places import project_path
+from .places import project_path, shared_project
 from .restoring import split_items, take_classes
 from .shapes import OUTLINES, ShapesWatcher, apply_classes, fit_outlines, new_shapes
 from .state import LabelClass, PanelState
@@ -83,8 +83,11 @@ class SlideAnnotations(QObject):
         self.brush = BrushLayers(viewer, image, self.key, self._on_stroke)
         self.brush.take_over()
         size = layer_pixel_size(image)
+        shape = plane_shape(image)
         self.autosave = Autosave(
-            self.path, SlideIdentity(image.name, plane_shape(image), size)
+            self.path,
+            SlideIdentity(image.name, shape, size),
+            shared_project(image.name, layer_path(image), shape),
         )
         self.autosave.opened.connect(self._on_opened)
         self.autosave.failed.connect(self.failed)
@@ -122,7 +125,11 @@ class SlideAnnotations(QObject):
         return self.layer is None or self.layer.metadata.get(IMAGE) == self.key
 
     def own_layer(self) -> Shapes:
-        """Return the layer for this slide; if it is gone, one with what it held."""
+        """Return the layer for this slide; if it is gone, one with what it held.
+
+        Painted layers that are gone come back, too.
+        """
+        self.brush.bring_back()
         for layer in self.viewer.layers:
             ours = layer.metadata.get("muvit") == OUTLINES
             if ours and layer.metadata.get(IMAGE) == self.key:
@@ -155,7 +162,8 @@ class SlideAnnotations(QObject):
                 )
         self._watcher = ShapesWatcher(layer, self.look)
         self._reset()
-        self.save()
+        if self.kept:
+            self.save()
 
     def unbind(self) -> None:
         """Stop following the layer."""

@@ -34,9 +34,7 @@ class ValueTable(QWidget):
         self._found: dict[int, str] = {}
         self._boxes: dict[int, QComboBox] = {}
         self._chosen: dict[int, str] = {}
-        self._message = text(
-            "Value 0 and values that are not used count as not annotated."
-        )
+        self._message = text("Values that are not used count as not annotated.")
         self.table = QTableWidget(0, 2)
         self.table.setToolTip(
             "Which class each value of the label image stands for. Pixels of a value "
@@ -90,7 +88,7 @@ class ValueTable(QWidget):
         rows = min(max(len(self._found), 1), MAX_ROWS)
         self.table.setFixedHeight(header + rows * ROW_HEIGHT + 4)
         self._message.setText(
-            "Value 0 and values that are not used count as not annotated."
+            "Values that are not used count as not annotated."
             if self._found
             else "This layer holds no values yet. Paint some, then come back."
         )
