@@ -26,6 +26,15 @@ def views(viewer: ViewerModel) -> list[Shapes]:
     return [x for x in viewer.layers if x.metadata.get("muvit") == VIEW]
 
 
+def places(layer: Shapes) -> list[np.ndarray]:
+    """Corners of the boxes in the viewer's world."""
+    return [np.array([layer.data_to_world(p) for p in box]) for box in layer.data]
+
+
+def close(found: Any, wanted: tuple[float, float]) -> bool:
+    return bool(np.abs(np.subtract(found, wanted)).max() < 2.5)
+
+
 def move(viewer: ViewerModel, *world: float) -> None:
     for callback in list(viewer.mouse_move_callbacks):
         callback(viewer, types.SimpleNamespace(position=world))
@@ -73,9 +82,16 @@ def test_boxes_follow_the_mouse_and_go(
     assert viewer.layers.selection.active is image
     assert list(layer.features["seen"]) == ["1× 32 µm", "4× 128 µm"]
     move(viewer, 160.0, 170.0)  # slide pixel (300, 300)
-    qtbot.waitUntil(lambda: abs(np.mean(layer.data[0]) - 300) < 2, timeout=2000)
-    assert np.ptp(layer.data[0], axis=0).tolist() == [64, 64]
-    np.testing.assert_allclose(layer.scale, image.scale)
+    qtbot.waitUntil(lambda: close(places(layer)[0].mean(axis=0), (160, 170)), timeout=2000)
+    np.testing.assert_allclose(np.ptp(places(layer)[0], axis=0), (32, 32))
+    np.testing.assert_allclose(np.ptp(places(layer)[1], axis=0), (128, 128))
+    # Near a corner the wider one is pushed into the slide.
+    move(viewer, 12.0, 22.0)
+    qtbot.waitUntil(lambda: close(places(layer)[1].min(axis=0), (9.75, 19.75)))
+    assert close(places(layer)[0].min(axis=0), (9.75, 19.75))
+    move(viewer, 200.0, 170.0)
+    qtbot.waitUntil(lambda: close(places(layer)[1].mean(axis=0), (200, 170)))
+    assert close(places(layer)[0].mean(axis=0), (200, 170))
     panel.data.boxes_button.click()
     assert views(viewer) == []
     assert viewer.mouse_move_callbacks == []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VIEW = "view"
 """Mark in the metadata of the layer, which is none of the user's."""
 NAME = "what the model sees"
-MOVE_MS = 40
+MOVE_MS = 60
 """The boxes follow the mouse at most this often."""
 COLORS = ("#00b84a", "#1565ff", "#ff6d00", "#8e24aa")
 """Of the boxes, finest first: seen upon stained tissue and upon black."""
