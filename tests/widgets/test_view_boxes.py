@@ -82,7 +82,9 @@ def test_boxes_follow_the_mouse_and_go(
     assert viewer.layers.selection.active is image
     assert list(layer.features["seen"]) == ["1× 32 µm", "4× 128 µm"]
     move(viewer, 160.0, 170.0)  # slide pixel (300, 300)
-    qtbot.waitUntil(lambda: close(places(layer)[0].mean(axis=0), (160, 170)), timeout=2000)
+    qtbot.waitUntil(
+        lambda: close(places(layer)[0].mean(axis=0), (160, 170)), timeout=2000
+    )
     np.testing.assert_allclose(np.ptp(places(layer)[0], axis=0), (32, 32))
     np.testing.assert_allclose(np.ptp(places(layer)[1], axis=0), (128, 128))
     # Near a corner the wider one is pushed into the slide.
