@@ -169,7 +169,7 @@ class MuViTPanel(QWidget):
         runner, annotate, boxes = self.runner, self.annotate, self.data.boxes
 
         def let_go() -> None:
-            boxes.hide()
+            boxes.close()
             runner.close()
             annotate.release()
 
