@@ -24,6 +24,7 @@ from superqt import QElidingLabel
 from .._child import ChildDied, ChildProcess
 from ..core.progress import Progress
 from .annotate_page import AnnotatePage
+from .copy_script import ScriptCopier
 from .data_page import DataPage
 from .job import JobRunner
 from .model_library import ModelLibrary
@@ -136,6 +137,13 @@ class MuViTPanel(QWidget):
         self.status.setElideMode(Qt.TextElideMode.ElideRight)
         self.stop_button = button("Stop", self._stop, "Stop now; what is done is kept.")
         self.stop_button.setEnabled(False)
+        copier = ScriptCopier(self, self._say)
+        self.script_button = button(
+            "Script",
+            copier.copy,
+            "Copy Python that does this step without the window, for the command line "
+            "or a cluster",
+        )
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(BAR_HEIGHT)
@@ -146,6 +154,7 @@ class MuViTPanel(QWidget):
         layout.setSpacing(6)
         line = QHBoxLayout()
         line.addWidget(self.status, 1)
+        line.addWidget(self.script_button)
         line.addWidget(self.stop_button)
         layout.addLayout(line)
         layout.addWidget(self.bar)
