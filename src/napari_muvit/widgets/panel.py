@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -15,6 +16,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QShortcut,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -123,9 +125,12 @@ class MuViTPanel(QWidget):
             made = button(
                 f"{index + 1}  {name}",
                 partial(self.show_step, index),
-                f"Step {index + 1} of {len(STEPS)}: {name}",
+                f"Step {index + 1} of {len(STEPS)}: {name} (Ctrl+{index + 1})",
                 checkable=True,
             )
+            keys = QShortcut(QKeySequence(f"Ctrl+{index + 1}"), self)
+            keys.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            keys.activated.connect(partial(self.show_step, index))
             made.setStyleSheet("padding: 4px 2px;")
             group.addButton(made)
             line.addWidget(made, 1)
@@ -135,7 +140,7 @@ class MuViTPanel(QWidget):
     def _make_footer(self) -> QWidget:
         self.status = QElidingLabel("Ready.")
         self.status.setElideMode(Qt.TextElideMode.ElideRight)
-        self.stop_button = button("Stop", self._stop, "Stop now; what is done is kept.")
+        self.stop_button = button("Stop", self.stop, "Stop now; what is done is kept.")
         self.stop_button.setEnabled(False)
         copier = ScriptCopier(self, self._say)
         self.script_button = button(
@@ -216,6 +221,8 @@ class MuViTPanel(QWidget):
         self.pages.setCurrentIndex(index)
         if index == 0:
             self.data.refresh()
+        if index == 2:
+            self.train.refresh()
         self._show_models()
 
     def _show_models(self) -> None:
@@ -239,7 +246,10 @@ class MuViTPanel(QWidget):
     def _on_trained(self, model: Any) -> None:
         self.predict.model.show_models(model.path)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop what is under way; what is done is kept."""
+        if not self.runner.busy:
+            return
         self.stop_button.setEnabled(False)
         self._say("Stopping …")
         self.runner.stop()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
 
 from ..core.config import ModelConfig, TrainingConfig
 from .config_form import ConfigForm
@@ -29,6 +29,16 @@ MODEL = (
     "num_queries",
 )  # fmt: skip
 """Fields of a new model; the rest follows from slide and classes."""
+
+
+def minutes_box(tooltip: str) -> QDoubleSpinBox:
+    """Return a field for a time in minutes."""
+    box = QDoubleSpinBox()
+    box.setRange(0.1, 10_000)
+    box.setDecimals(1)
+    box.setSuffix(" min")
+    box.setToolTip(tooltip)
+    return box
 
 
 class TrainOptions(QWidget):
