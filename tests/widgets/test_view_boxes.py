@@ -147,7 +147,7 @@ def test_boxes_go_with_the_panel(
     panel: MuViTPanel, viewer: ViewerModel, image: Any
 ) -> None:
     panel.data.boxes_button.click()
-    panel._let_go()
+    panel.let_go()
     assert every(viewer) == []
 
 

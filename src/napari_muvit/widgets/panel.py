@@ -193,19 +193,24 @@ class MuViTPanel(QWidget):
         """Notice that the dock is closed: napari takes the panel out of it."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parentWidget() is None:
-                self._let_go()
-            elif self._closed:
-                self._closed = False
-                self.reset_choices()
+                self.let_go()
+            else:
+                self.come_back()
         return bool(super().event(event))
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Stop the work and leave the layers, which live longer than the panel."""
         self._closed = True
         self.data.hide_boxes()
         self.runner.close()
         self.annotate.set_layers([], None)
         self.annotate.release()
+
+    def come_back(self) -> None:
+        """Follow the layers again, docked once more."""
+        if self._closed:
+            self._closed = False
+            self.reset_choices()
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls it when they change."""
