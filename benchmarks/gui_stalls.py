@@ -338,11 +338,14 @@ def report() -> None:
             [f"loaded after {row['loaded_ms']:.0f} ms"] if "docked_ms" in row else []
         )
         more += [f"stop {row['stop_s']} s"] if "stop_s" in row else []
-        lines.append(
-            f"| {case} | {'–' if case in ('opening', *ALONE) else way} | "
-            f"{row['p50_ms']:.0f} | {row['p99_ms']:.0f} | {row['max_ms']:.0f} | {row['over_100_ms']} | "
-            f"{row['over_250_ms']} | {', '.join(more)} |"
-        )
+        numbers = ("p50_ms", "p99_ms", "max_ms", "over_100_ms", "over_250_ms")
+        cells = [
+            case,
+            "–" if case in ("opening", *ALONE) else way,
+            *(f"{row[name]:.0f}" for name in numbers),
+            ", ".join([*more, f"load {row['load']}"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     text = PAGE.read_text()
     begin, end = "<!-- stalls: begin -->\n", "<!-- stalls: end -->\n"
     before, rest = text.split(begin)
