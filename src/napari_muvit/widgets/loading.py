@@ -64,6 +64,8 @@ class LoadingPanel(QWidget):
     def _import(self) -> None:
         try:
             importlib.import_module("napari_muvit.widgets.panel")
+            # napari reads the manifests of all plugins when it is asked first.
+            importlib.import_module("napari_muvit.widgets.settings").read_settings()
         except Exception as error:
             logger.exception("The MuViT panel cannot be loaded.")
             said = f"{type(error).__name__}: {error}"
