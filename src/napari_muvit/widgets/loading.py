@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, Signal
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -52,6 +52,8 @@ class LoadingPanel(QWidget):
         self.panel: MuViTPanel | None = None
         self._failed = ""
         self.setMinimumWidth(MINIMUM_WIDTH)
+        # Otherwise napari adds an empty half below what is here when it is docked.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._said = QLabel("Loading MuViT …")

@@ -50,8 +50,8 @@ DEFAULT_MINUTES = 30.0
 """For presets that name none."""
 LIVE, THOROUGH = "live", "thorough"
 WAYS = {
-    LIVE: "live: strokes count at once",
-    THOROUGH: "thorough: the best is kept",
+    LIVE: "live, as you draw",
+    THOROUGH: "thorough",
 }
 MINUTES_TIP = "How long to train. You can stop earlier: what was learned is kept."
 WAY_TIP = (
