@@ -233,12 +233,32 @@ def training(stage: Stage, *, pan: bool) -> dict[str, Any]:
     stage.until(lambda: len(page.plot.train) > 2, 240)
     figures = stage.measured(SECONDS, pan=pan)
     steps = page.plot.train[-1][0]
+    stroke = _stroke_to_picture(stage) if not pan else None
     began = time.monotonic()
     panel.runner.stop()
     stage.until(lambda: not panel.runner.busy)
-    return {
-        **figures, "steps": steps, "stop_s": round(time.monotonic() - began, 2)
-    }  # fmt: skip
+    stop = round(time.monotonic() - began, 2)
+    return {**figures, "steps": steps, "stroke_s": stroke, "stop_s": stop}
+
+
+def _stroke_to_picture(stage: Stage) -> float:
+    """Seconds from a finished outline to a picture by a model that has learned it."""
+    panel = stage.panel
+    watch = panel.train.watch
+    began, after = time.monotonic(), panel.train.plot.train[-1][0]
+    seen: list[float] = []
+    show = watch.screen.show
+
+    def note(picture: Any) -> None:
+        show(picture)
+        if picture.trained_steps > after + 1:
+            seen.append(time.monotonic() - began)
+
+    watch.screen.show = note
+    layer = panel.annotate.new_layer()
+    layer.add_polygons([np.array([[900, 900], [900, 1300], [1300, 1300]])])
+    stage.until(lambda: bool(seen), 120)
+    return round(seen[0], 1)
 
 
 def streaming(stage: Stage) -> dict[str, Any]:
@@ -337,6 +357,8 @@ def report() -> None:
         more += (
             [f"loaded after {row['loaded_ms']:.0f} ms"] if "docked_ms" in row else []
         )
+        stroke = row.get("stroke_s")
+        more += [f"stroke to picture {stroke} s"] if stroke else []
         more += [f"stop {row['stop_s']} s"] if "stop_s" in row else []
         numbers = ("p50_ms", "p99_ms", "max_ms", "over_100_ms", "over_250_ms")
         cells = [

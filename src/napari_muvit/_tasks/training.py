@@ -220,6 +220,8 @@ class User:
             self._screen.look(command.box)
         elif isinstance(command, Annotate) and self._trainer is not None:
             self._trainer.annotate(command.slide, command.annotations)
+            if self._screen is not None:
+                self._screen.stroke()
 
 
 class _Watch:
