@@ -189,7 +189,7 @@ class User:
     def listen(self) -> None:
         """Take what has come, and wait while the user holds the training."""
         self._take_all()
-        while self._held and not self.should_stop():
+        while not self.should_stop() and self._held:
             time.sleep(HELD_SECONDS)
 
     def drop_if_unwanted(self, folder: Path) -> None:
