@@ -18,9 +18,11 @@ import cloudpickle
 if TYPE_CHECKING:
     import io
 
-Kind = Literal["task", "stop", "command", "progress", "told", "result", "failed"]
+Kind = Literal[
+    "task", "stop", "command", "begun", "progress", "told", "result", "failed"
+]
 KINDS: tuple[Kind, ...] = (
-    "task", "stop", "command", "progress", "told", "result", "failed",
+    "task", "stop", "command", "begun", "progress", "told", "result", "failed",
 )  # fmt: skip
 _HEAD = struct.Struct("<BQI")
 _SIZE = struct.Struct("<Q")
