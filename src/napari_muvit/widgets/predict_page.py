@@ -20,7 +20,7 @@ from .._tasks.previewing import Overview
 from ..core.config import PredictionConfig
 from ..core.data.items import Area
 from ..core.data.pyramid import Pyramid
-from ..core.errors import MuvitError
+from ..core.errors import MuvitError, PyramidError
 from ..core.geometry import Box
 from ..core.prediction.begun import find_begun
 from ..core.progress import Progress
@@ -214,6 +214,7 @@ class PredictPage(QWidget):
             on_success=on_success,
             on_progress=self._on_progress,
             on_told=partial(self._on_told, shown),
+            on_failed=self.problem.say,
             on_end=self._on_end,
         )
 
@@ -274,13 +275,19 @@ class PredictPage(QWidget):
         elif isinstance(said, Opened):
             # Of the image that was predicted: another one may be chosen by now.
             if asked.image in self.viewer.layers:
-                self._begin_to_show(asked, said)
+                self._try_to_show(asked, said)
         elif self._live is None:
             return
         elif isinstance(said, Overview):
             self._live.lay(said)
         else:
             self._live.put(said)
+
+    def _try_to_show(self, asked: Predicted, opened: Opened) -> None:
+        try:
+            self._begin_to_show(asked, opened)
+        except PyramidError as error:  # turned since the start
+            self.problem.say(f"The prediction goes on, but is not shown. {error}")
 
     def _begin_to_show(self, asked: Predicted, opened: Opened) -> None:
         name = f"{asked.image.name} · prediction"
@@ -351,7 +358,7 @@ class PredictPage(QWidget):
             on_success(result)
 
         self.runner.said.emit(words)
-        self.runner.start(task, on_success=done)
+        self.runner.start(task, on_success=done, on_failed=self.problem.say)
 
     def estimate(self) -> None:
         """Measure what the prediction would take."""

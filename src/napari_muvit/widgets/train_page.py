@@ -267,12 +267,10 @@ class TrainPage(QWidget):
         self.notes.begin(task.out, task.images[0].name)
         self.runner.said.emit(describe.PREPARING)
         self.runner.start(
-            task,
-            on_success=self._on_trained,
+            task, on_success=self._on_trained, on_failed=self.problem.say,
             on_progress=self.watch.on_progress if self.watch else None,
-            on_told=self.watch.on_told if self.watch else None,
-            on_end=self._on_end,
-        )
+            on_told=self.watch.on_told if self.watch else None, on_end=self._on_end,
+        )  # fmt: skip
 
     def task(self) -> TrainTask | LiveTrainTask:
         """Return the training that the panel describes.
