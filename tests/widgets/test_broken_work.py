@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,9 @@ from napari.components import ViewerModel
 
 from napari_muvit._child import ChildDied, TaskFailed
 from napari_muvit._tasks.screen import ScreenPicture
+from napari_muvit._tasks.training import LiveTrainTask
 from napari_muvit.core.errors import OutputError
-from napari_muvit.widgets import MuViTPanel
+from napari_muvit.widgets import MuViTPanel, unfinished
 from napari_muvit.widgets.failures import failure_words
 from napari_muvit.widgets.places import log_file
 
@@ -119,6 +122,48 @@ def test_why_a_training_failed_is_said_in_the_page(
     panel.train.train()
     idle(qtbot, panel)
     assert panel.train.problem.text() == str(core.train_error)
+
+
+def test_a_training_that_died_can_be_gone_on_with(
+    qtbot: Any, panel: MuViTPanel, drawn: Any, saved_model: Path, user_folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # Its model lay in a folder, but in no list.
+    error = ChildDied("The process that did the work ended by itself.")
+
+    def die(task: LiveTrainTask, **_: Any) -> None:
+        shutil.copytree(saved_model, task.out)
+        raise error
+
+    monkeypatch.setattr(LiveTrainTask, "__call__", die)
+    page = panel.train
+    page.train()
+    idle(qtbot, panel)
+    assert page.problem.text() == f"{error} Continue goes on from what was saved."
+    assert page.continue_button.isVisibleTo(page)
+    (saved,) = user_folders.glob("slide_muvit-model*")
+    # Nor is it lost with this napari.
+    (path,) = user_folders.glob(unfinished.NOTES)
+    path.write_text(path.read_text().replace(str(os.getpid()), str(2**22 + 1)))
+    assert unfinished.find(user_folders).out == str(saved)  # type: ignore[union-attr]
+
+
+def test_an_offer_to_continue_stays_until_it_is_taken(
+    qtbot: Any, panel: MuViTPanel, core: FakeCore, saved_model: Path
+) -> None:
+    notes = panel.train.notes
+    notes.unfinished = unfinished.Unfinished(str(saved_model), "a slide", 1, 0.0)
+    panel.train._continue()  # there is no slide yet
+    assert "no image" in panel.train.problem.text()
+    assert notes.unfinished is not None
+
+
+def test_two_trainings_have_two_notes(tmp_path: Path) -> None:
+    one = unfinished.remember(tmp_path, tmp_path / "a", "slide")
+    unfinished.remember(tmp_path, tmp_path / "b", "slide")
+    unfinished.forget(tmp_path, one)
+    (path,) = tmp_path.glob(unfinished.NOTES)
+    assert "-b.json" in path.name
 
 
 def test_a_bug_is_one_line_that_names_the_log() -> None:

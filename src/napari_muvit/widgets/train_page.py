@@ -152,9 +152,8 @@ class TrainPage(QWidget):
         self.options.changed.connect(self._on_options)
         self._show_options()
         self._describe()
-        unfinished = self.notes.unfinished
-        self.continue_button.setVisible(unfinished is not None)
-        if unfinished is not None:
+        self.continue_button.setVisible(self.notes.unfinished is not None)
+        if (unfinished := self.notes.unfinished) is not None:
             self.problem.say(
                 f"The last training, of {unfinished.slide}, was cut off. What it had "
                 "saved is kept: Continue goes on from there."
@@ -267,7 +266,7 @@ class TrainPage(QWidget):
         self.notes.begin(task.out, task.images[0].name)
         self.runner.said.emit(describe.PREPARING)
         self.runner.start(
-            task, on_success=self._on_trained, on_failed=self.problem.say,
+            task, on_success=self._on_trained, on_failed=self._on_failed,
             on_progress=self.watch.on_progress if self.watch else None,
             on_told=self.watch.on_told if self.watch else None, on_end=self._on_end,
         )  # fmt: skip
@@ -333,12 +332,11 @@ class TrainPage(QWidget):
         return self.notes.running
 
     def _continue(self) -> None:
-        unfinished = self.notes.unfinished
-        if unfinished is not None:
+        if (unfinished := self.notes.unfinished) is not None:
             self.start_from.use(Path(unfinished.out))
-            self.continue_button.setVisible(False)
-            self.notes.drop()
             self.train()
+            if self.busy_training:
+                self.notes.drop()
 
     def _pause(self) -> None:
         held = self.pause_button.isChecked()
@@ -383,14 +381,18 @@ class TrainPage(QWidget):
         self.problem.say("\n".join(result.notes))
         self.trained.emit(model)
 
+    def _on_failed(self, words: str) -> None:
+        self.problem.say(words + self.notes.fail())
+        self.continue_button.setVisible(self.notes.unfinished is not None)
+
     def _on_end(self) -> None:
         self.notes.end()
         if self.watch is not None:
             self.watch.finish()
 
     def _on_busy(self, busy: bool) -> None:
-        self.train_button.setEnabled(not busy)
-        self.continue_button.setEnabled(not busy)
+        for start in (self.train_button, self.continue_button):
+            start.setEnabled(not busy)
         training = busy and self.busy_training
         self.train_button.setVisible(not training)
         self.running.setVisible(training)
