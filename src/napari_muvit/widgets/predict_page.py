@@ -318,12 +318,11 @@ class PredictPage(QWidget):
             self.shown.areas.follow(opened.levels, opened.model, self._pixel_size)
 
     def _on_done(self, end: PredictionEnd) -> None:
+        self._show_place(end.path)
         if end.stopped:
             self.runner.said.emit("Stopped; what is done is kept.")
-            self._show_place(end.path)
         else:
             self.runner.said.emit(f"Done in {describe.duration(self._clock.spent)}.")
-            self._show_place(end.path)
             self.shown.show_areas(end.areas)
 
     def _on_all_done(self, ends: Sequence[SlideEnd]) -> None:
@@ -351,12 +350,13 @@ class PredictPage(QWidget):
     def _run(self, task: Task, on_success: Callable[[Any], None], words: str) -> None:
         """Run a task that shows its result in the page."""
         if self.runner.busy:
-            return  # its button is disabled then
+            return  # its button is disabled
 
         def done(result: Any) -> None:
             self.runner.said.emit("Done.")
             on_success(result)
 
+        self.problem.say("")  # of another piece of work
         self.runner.said.emit(words)
         self.runner.start(task, on_success=done, on_failed=self.problem.say)
 
