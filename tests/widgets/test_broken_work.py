@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from napari_muvit._tasks.training import LiveTrainTask
 from napari_muvit.core.errors import OutputError
 from napari_muvit.widgets import MuViTPanel, unfinished
 from napari_muvit.widgets.failures import failure_words
-from napari_muvit.widgets.places import log_file
+from napari_muvit.widgets.places import log_file, model_folder
 
 if TYPE_CHECKING:
     from conftest import FakeCore
@@ -156,6 +157,25 @@ def test_an_offer_to_continue_stays_until_it_is_taken(
     panel.train._continue()  # there is no slide yet
     assert "no image" in panel.train.problem.text()
     assert notes.unfinished is not None
+
+
+def test_what_cannot_be_learned_is_still_said_at_the_end(
+    qtbot: Any, panel: MuViTPanel, drawn: Any, core: FakeCore
+) -> None:
+    drawn.data = drawn.data[:1]
+    panel.train.train()
+    qtbot.waitUntil(lambda: bool(panel.train.plot.train), timeout=TIMEOUT)
+    panel.stop_button.click()
+    idle(qtbot, panel)
+    assert "Stopped" in panel.train.result.text()
+    assert "Nothing is annotated as class 1" in panel.train.problem.text()
+
+
+def test_two_trainings_of_one_second_have_two_folders(user_folders: Path) -> None:
+    # Two panels wrote their models over each other: each makes its folder late.
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    one, two = (model_folder("slide", None, now) for _ in range(2))
+    assert one != two
 
 
 def test_two_trainings_have_two_notes(tmp_path: Path) -> None:

@@ -256,14 +256,15 @@ class TrainPage(QWidget):
             task = self.task()
         except MuvitError as error:
             self.problem.say(str(error))
-            self.runner.said.emit("Not started.")  # not what an earlier run said
+            self.runner.said.emit("Not started.")  # not of an earlier run
             return
-        self.problem.say(missing_classes(task.annotations, self.state.names))
+        missing = missing_classes(task.annotations, self.state.names)
+        self.problem.say(missing)
         self.continue_button.setVisible(False)
         self.plot.clear()
         self.places.show_places(())
         self._follow(task)
-        self.notes.begin(task.out, task.images[0].name)
+        self.notes.begin(task.out, task.images[0].name, missing)
         self.runner.said.emit(describe.PREPARING)
         self.runner.start(
             task, on_success=self._on_trained, on_failed=self._on_failed,
@@ -296,8 +297,7 @@ class TrainPage(QWidget):
         )
 
     def _seen(self) -> Box | None:
-        image = self._image()
-        if image is None or not self.picture.isChecked():
+        if (image := self._image()) is None or not self.picture.isChecked():
             return None
         return visible_box(self.viewer, image)
 
@@ -378,7 +378,7 @@ class TrainPage(QWidget):
             f"{describe.place(model.path)}. Go on with 4 Predict."
         )
         self.result.setToolTip(str(model.path))
-        self.problem.say("\n".join(result.notes))
+        self.problem.say("\n".join(filter(None, (self.notes.warning, *result.notes))))
         self.trained.emit(model)
 
     def _on_failed(self, words: str) -> None:

@@ -27,14 +27,16 @@ class TrainingNotes:
     def __init__(self) -> None:
         self.unfinished: Unfinished | None = find(user_folder())
         self._now: Unfinished | None = None
+        self.warning = ""
 
     @property
     def running(self) -> bool:
         """Whether a training runs here."""
         return self._now is not None
 
-    def begin(self, out: Path, slide: str) -> None:
-        """A training begins."""
+    def begin(self, out: Path, slide: str, warning: str = "") -> None:
+        """A training begins, of which something is to be said again at its end."""
+        self.warning = warning
         self._now = remember(user_folder(), out, slide)
 
     def fail(self) -> str:
