@@ -299,6 +299,26 @@ def test_closing_lets_a_task_save_its_work(tmp_path: Path) -> None:
     assert note.read_text() == "saved"
 
 
+def test_leaving_does_not_wait_for_a_task_that_does_not_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "LEAVE_SECONDS", 0.3)
+    child = ChildProcess()
+    caller = Caller(child, deaf)
+    assert caller.told.get(timeout=30) == "begun"
+    process = child._process
+    child.leave()
+    caller.stop.set()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        caller.join()
+    assert time.monotonic() - began < 2
+    # It may still save its work, and ends by itself then.
+    assert process is not None
+    assert process.poll() is None
+    process.kill()
+
+
 def test_a_killed_parent_ends_the_child_and_its_task_is_saved(tmp_path: Path) -> None:
     note = tmp_path / "note"
     code = textwrap.dedent(

@@ -24,6 +24,8 @@ POLL_SECONDS = 0.02
 """Between two looks whether a task is to stop."""
 GRACE_SECONDS = 10.0
 """Time that a stopped task has to save its work before its process is ended."""
+LEAVE_SECONDS = 2.5
+"""The same when napari is closed; the task may save its work when napari is gone."""
 IDLE_SECONDS = 0.5
 """Time in which a stopped task may say that it has begun."""
 LOG_BYTES = 2**20
@@ -78,6 +80,7 @@ class ChildProcess:
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         self._starting = threading.Lock()
+        self._leaving = False
 
     @property
     def pid(self) -> int | None:
@@ -158,6 +161,7 @@ class ChildProcess:
         CannotBeSent
             If the task cannot be pickled.
         """
+        self._leaving = False
         self.start()
         number, wire = next(self._numbers), cast("Wire", self._wire)
         try:
@@ -187,7 +191,7 @@ class ChildProcess:
             if not wait.stopped and should_stop():
                 wait.stopped = time.monotonic()
                 wire.send("stop", number)
-            if wait.over:
+            if wait.over(self._leaving):
                 raise self._given_up(wait)
             try:
                 message = self._inbox.get(timeout=POLL_SECONDS)
@@ -209,6 +213,9 @@ class ChildProcess:
         if not wait.begun:
             # The process still imports its libraries; it will pass the task over.
             return Cancelled("Stopped before it began.")
+        if self._leaving:
+            self.close()
+            return Cancelled("Stopped.")
         self.kill()
         return Cancelled("Stopped; it had to be ended.")
 
@@ -238,6 +245,10 @@ class ChildProcess:
             f"The process that did the work ended by itself ({why}). What was saved "
             f"is kept; start again.{where}"
         )
+
+    def leave(self) -> None:
+        """Let who waits for a task that is stopped do so for a short time only."""
+        self._leaving = True
 
     def kill(self) -> None:
         """End the process at once."""
@@ -290,10 +301,11 @@ class _Wait:
     """When; 0: it was not."""
     begun: bool = False
 
-    @property
-    def over(self) -> bool:
+    def over(self, leaving: bool) -> bool:
         """Whether that is long enough."""
-        patience = GRACE_SECONDS if self.begun else IDLE_SECONDS
+        patience = LEAVE_SECONDS if leaving else GRACE_SECONDS
+        if not self.begun:
+            patience = IDLE_SECONDS
         return bool(self.stopped) and time.monotonic() - self.stopped > patience
 
 

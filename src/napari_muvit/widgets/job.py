@@ -182,6 +182,8 @@ class JobRunner(QObject):
     def close(self) -> None:
         """Stop the job and let the process end when it has saved its work."""
         self._closing = True
+        if self.child is not None:
+            self.child.leave()
         self.stop()
         if self.child is not None and not self.busy:
             self.child.close()
