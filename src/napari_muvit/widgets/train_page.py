@@ -30,6 +30,7 @@ from .hard_places import HardPlaceList
 from .job import JobRunner, worker_threads
 from .loss_plot import LossPlot
 from .model_chooser import ModelChooser
+from .option_changes import OptionChanges
 from .places import model_folder
 from .pretrain_part import PretrainPart
 from .settings import read_settings
@@ -94,6 +95,7 @@ class TrainPage(QWidget):
         self.summary = text()
         self.minutes = self._make_minutes()
         self.options = TrainOptions()
+        self.changes = OptionChanges(state, self.options)
         self.pretraining = PretrainPart(state, runner, pyramids)
         self._make_buttons()
         self.plot = LossPlot()
@@ -191,25 +193,16 @@ class TrainPage(QWidget):
 
     def _show_options(self) -> None:
         """Show the preset's settings; what was changed before is forgotten."""
-        self.state.model_changes.clear()
-        self.state.training_changes.clear()
+        self.changes.forget()
         training = self.state.training(self._usual_minutes(), worker_threads())
         self.options.show_values(training.to_dict(), self.state.network_values)
 
     def _on_options(self) -> None:
-        self.problem.say("")
-        self.state.training_changes.clear()
-        self.state.training_changes.update(self.options.training.changes())
-        self.state.model_changes.clear()
-        self.state.model_changes.update(self.options.model.changes())
-        try:
-            self.state.training(self.minutes.value(), worker_threads())
-            ModelConfig(**self.state.network_values)
-        except MuvitError as error:
-            self.problem.say(str(error))
-            return
-        self._describe()
-        self.network_changed.emit()
+        problem = self.changes.take(self.minutes.value())
+        self.problem.say(problem)
+        if not problem:
+            self._describe()
+            self.network_changed.emit()
 
     def _on_start_from(self) -> None:
         self.problem.say("")
@@ -280,6 +273,7 @@ class TrainPage(QWidget):
         MuvitError
             If something is missing or does not fit, in one sentence.
         """
+        self.changes.check()
         self.state.device = read_settings().device
         data = self._data()
         pyramid = data.pyramids[0]
