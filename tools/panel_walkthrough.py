@@ -276,10 +276,7 @@ class Walk:
         began = time.monotonic()
         ended = lambda: not panel.runner.busy  # noqa: E731
         self.until(
-            lambda: (
-                time.monotonic() - began > stop_after
-                or ended()
-            ),
+            lambda: time.monotonic() - began > stop_after or ended(),
             stop_after + 120,
         )
         self.shot("training")

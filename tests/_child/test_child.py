@@ -234,6 +234,64 @@ def test_a_task_that_does_not_stop_is_ended(
     assert child.pid is None
 
 
+def test_a_task_is_stopped_while_the_process_still_starts() -> None:
+    child = ChildProcess()
+    try:
+        child.start()  # it imports torch now, for seconds
+        caller, began = Caller(child, pid), time.monotonic()
+        caller.stop.set()
+        with pytest.raises(Cancelled, match="before it began"):
+            caller.join()
+        assert time.monotonic() - began < 2
+        number = child.pid
+        assert Caller(child, pid).join() == number
+    finally:
+        child.kill()
+
+
+def test_a_process_that_is_not_at_work_ends_at_once() -> None:
+    child = ChildProcess()
+    child.start()
+    process = child._process
+    time.sleep(1)  # in the midst of its imports
+    child.close()
+    assert process is not None
+    process.wait(timeout=2)
+
+
+def test_a_command_that_cannot_be_sent_is_dropped(
+    child: ChildProcess, tmp_path: Path
+) -> None:
+    caller = Caller(child, echo)
+    assert caller.told.get(timeout=30) == "begun"
+    with open(tmp_path / "open", "w") as file:
+        caller.commands.put(file)
+        caller.commands.put("end")
+        assert caller.join() == 0
+
+
+def test_a_task_of_which_nobody_listens_is_ended(child: ChildProcess) -> None:
+    def tell(_said: Any) -> None:
+        raise ZeroDivisionError("a mistake in the panel")
+
+    with pytest.raises(ZeroDivisionError):
+        child.run(
+            deaf, on_progress=print, tell=tell, should_stop=lambda: False,
+            commands=queue.SimpleQueue(),
+        )  # fmt: skip
+    assert Caller(child, pid).join()
+
+
+def test_what_a_process_said_that_died_outlives_its_successor(tmp_path: Path) -> None:
+    child = ChildProcess(tmp_path / "worker.log")
+    with pytest.raises(TaskFailed):
+        Caller(child, fail).join()
+    child.kill()
+    assert Caller(child, pid).join()
+    child.kill()
+    assert b"cucumber" in child.log.read_bytes()  # type: ignore[union-attr]
+
+
 def test_what_cannot_be_pickled_is_refused_before_it_is_sent(
     child: ChildProcess, tmp_path: Path
 ) -> None:
@@ -259,6 +317,26 @@ def test_closing_lets_a_task_save_its_work(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not psutil.pid_exists(number)  # type: ignore[arg-type]
     assert note.read_text() == "saved"
+
+
+def test_leaving_does_not_wait_for_a_task_that_does_not_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "LEAVE_SECONDS", 0.3)
+    child = ChildProcess()
+    caller = Caller(child, deaf)
+    assert caller.told.get(timeout=30) == "begun"
+    process = child._process
+    child.leave()
+    caller.stop.set()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        caller.join()
+    assert time.monotonic() - began < 2
+    # It may still save its work, and ends by itself then.
+    assert process is not None
+    assert process.poll() is None
+    process.kill()
 
 
 def test_a_killed_parent_ends_the_child_and_its_task_is_saved(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from napari.utils.notifications import notification_manager
 
 from napari_muvit.core.errors import Cancelled, ConfigError
 from napari_muvit.core.progress import Progress
+from napari_muvit.widgets import failures
 from napari_muvit.widgets.job import JobRunner
+from napari_muvit.widgets.places import log_file
 
 TIMEOUT = 5000
 
@@ -84,16 +86,26 @@ def test_an_error_is_reported_and_the_runner_is_free_again(
     qtbot, runner, heard, error, monkeypatch, caplog
 ) -> None:
     # A stock generator worker loses a RuntimeError and stays busy for ever.
-    seen: list[BaseException] = []
-    monkeypatch.setattr(
-        notification_manager, "receive_error", lambda _t, e, _tb: seen.append(e)
-    )
+    before = len(notification_manager.records)
 
     def task(**_callbacks: Any) -> None:
         raise error
 
     run(qtbot, runner, task, heard)
-    assert seen == [error]
+    (told,) = notification_manager.records[before:]
+    assert f"{type(error).__name__}: {error}" in told.message
+    assert "\n" not in told.message
+    assert "Traceback" not in told.message
+    # One line, and a button that opens the log, which has the rest.
+    ((words, open_log),) = told.actions
+    assert words == "Show the log"
+    opened: list[str] = []
+    monkeypatch.setattr(
+        failures.QDesktopServices, "openUrl", lambda url: opened.append(url.path())
+    )
+    open_log(None)
+    assert opened == [str(log_file())]
+    assert "in task" in log_file().read_text()
     assert "A MuViT job failed" in caplog.text
     assert heard.results == []
     run(qtbot, runner, lambda **_callbacks: 1, heard)

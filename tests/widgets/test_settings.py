@@ -10,6 +10,7 @@ import yaml
 import napari_muvit
 from napari_muvit.widgets import settings as module
 from napari_muvit.widgets.job import worker_threads
+from napari_muvit.widgets.places import cache_folder
 from napari_muvit.widgets.settings import PanelSettings, read_settings
 
 
@@ -45,12 +46,15 @@ def test_a_core_is_left_for_napari_unless_the_user_says_otherwise(
 
 
 def test_the_cache_is_told_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (module.FOLDER, module.LIMIT):
+    for name in (module.FOLDER, module.LIMIT, module.TORCH):
         monkeypatch.delenv(name, raising=False)
     settings = PanelSettings(cache_folder=" /data/cache ", cache_gigabytes=5)
-    assert settings.environment() == {module.FOLDER: "/data/cache", module.LIMIT: "5"}
+    found = dict(settings.environment())
+    assert found.pop(module.TORCH) == str(cache_folder() / "torch")
+    assert found == {module.FOLDER: "/data/cache", module.LIMIT: "5"}
     # What was set in the terminal is meant for this time.
     monkeypatch.setenv(module.FOLDER, "/elsewhere")
+    monkeypatch.setenv(module.TORCH, "/elsewhere")
     assert settings.environment() == {module.LIMIT: "5"}
     assert module.FOLDER not in PanelSettings().environment()
 

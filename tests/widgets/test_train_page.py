@@ -174,7 +174,7 @@ def test_a_place_of_errors_is_a_click_away(
 def leave_note(folder: Path, out: Path, pid: int, started: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {"out": str(out), "slide": "a slide", "pid": pid, "started": started}
-    (folder / unfinished.NOTE).write_text(json.dumps(content))
+    (folder / "training-1.json").write_text(json.dumps(content))
 
 
 def test_a_training_that_a_crash_cut_off_is_offered_again(
@@ -196,7 +196,7 @@ def test_a_training_that_a_crash_cut_off_is_offered_again(
     assert core.live[0].start == saved_model
     panel.runner.stop()
     idle(qtbot, panel)
-    assert not (user_folders / unfinished.NOTE).exists()
+    assert not list(user_folders.glob(unfinished.NOTES))
 
 
 @pytest.mark.parametrize("case", ["alive", "no model", "damaged", "none"])
@@ -210,18 +210,20 @@ def test_nothing_is_offered_without_need(
         leave_note(user_folders, tmp_path / "nothing", 2**22 + 1, 0.0)
     elif case == "damaged":
         user_folders.mkdir(parents=True)
-        (user_folders / unfinished.NOTE).write_text('{"out": ')
+        (user_folders / "training-1.json").write_text('{"out": ')
     assert unfinished.find(user_folders) is None
+    assert len(list(user_folders.glob(unfinished.NOTES))) == (case == "alive")
 
 
 def test_a_note_lives_as_long_as_its_training(
     panel: MuViTPanel, training: Any, user_folders: Path, qtbot: Any
 ) -> None:
-    note = json.loads((user_folders / unfinished.NOTE).read_text())
+    (path,) = user_folders.glob(unfinished.NOTES)
+    note = json.loads(path.read_text())
     assert note["pid"] == os.getpid()
     panel.runner.stop()
     idle(qtbot, panel)
-    assert not (user_folders / unfinished.NOTE).exists()
+    assert not list(user_folders.glob(unfinished.NOTES))
 
 
 # ---- settings

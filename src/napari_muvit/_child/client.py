@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import subprocess
@@ -11,21 +12,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from ..core.errors import Cancelled, MuvitError
 from ..core.progress import Progress
-from .wire import Message, Wire
+from .wire import Kind, Message, Wire
 
 POLL_SECONDS = 0.02
 """Between two looks whether a task is to stop."""
 GRACE_SECONDS = 10.0
 """Time that a stopped task has to save its work before its process is ended."""
+LEAVE_SECONDS = 2.5
+"""The same when napari is closed; the task may save its work when napari is gone."""
+IDLE_SECONDS = 0.5
+"""Time in which a stopped task may say that it has begun."""
+LOG_BYTES = 2**20
+"""A longer log is begun anew."""
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from napari_muvit._child.main import main; main()"
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 class ChildDied(MuvitError):
@@ -51,8 +62,8 @@ class ChildProcess:
     Parameters
     ----------
     log
-        File for what the process prints and logs; it is begun anew by each process.
-        None: it goes where that of this process goes.
+        File for what the process prints and logs, behind what others have written
+        there. None: it goes where that of this process goes.
     environment
         Gives variables that the process has besides those of this one, when it starts.
     """
@@ -69,6 +80,7 @@ class ChildProcess:
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         self._starting = threading.Lock()
+        self._leaving = False
 
     @property
     def pid(self) -> int | None:
@@ -106,8 +118,7 @@ class ChildProcess:
         with contextlib.ExitStack() as stack:
             log = None
             if self.log is not None:
-                self.log.parent.mkdir(parents=True, exist_ok=True)
-                log = stack.enter_context(self.log.open("wb"))
+                log = stack.enter_context(_open_log(self.log))
             return subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, root],
                 stdin=subprocess.PIPE,
@@ -150,15 +161,20 @@ class ChildProcess:
         CannotBeSent
             If the task cannot be pickled.
         """
+        self._leaving = False
         self.start()
         number, wire = next(self._numbers), cast("Wire", self._wire)
         try:
-            _send(wire, number, task)
+            _send(wire, "task", number, task)
             return self._attend(number, wire, on_progress, should_stop, tell, commands)
+        except (MuvitError, TaskFailed, CannotBeSent):
+            raise
         except OSError as error:
-            if isinstance(error, MuvitError):
-                raise
             raise self._death() from error
+        except BaseException:
+            # The task goes on there, and the next one would wait for it for ever.
+            self.kill()
+            raise
 
     def _attend(
         self,
@@ -169,35 +185,50 @@ class ChildProcess:
         tell: Callable[[Any], None],
         commands: queue.SimpleQueue[object],
     ) -> Any:
-        stopped_at: float | None = None
+        wait = _Wait()
         while True:
             self._forward(number, wire, commands)
-            if stopped_at is None and should_stop():
-                stopped_at = time.monotonic()
+            if not wait.stopped and should_stop():
+                wait.stopped = time.monotonic()
                 wire.send("stop", number)
+            if wait.over(self._leaving):
+                raise self._given_up(wait)
             try:
                 message = self._inbox.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                if stopped_at and time.monotonic() - stopped_at > GRACE_SECONDS:
-                    self.kill()
-                    raise Cancelled("Stopped; it had to be ended.") from None
                 continue
             if message is None:
-                raise Cancelled("Stopped.") if stopped_at else self._death()
+                raise Cancelled("Stopped.") if wait.stopped else self._death()
             if message.number != number:
                 continue
+            wait.begun = True
             if message.kind == "progress":
                 on_progress(message.content())
             elif message.kind == "told":
                 tell(message.content())
-            else:
+            elif message.kind != "begun":
                 return _result(message)
+
+    def _given_up(self, wait: _Wait) -> Cancelled:
+        if not wait.begun:
+            # The process still imports its libraries; it will pass the task over.
+            return Cancelled("Stopped before it began.")
+        if self._leaving:
+            self.close()
+            return Cancelled("Stopped.")
+        self.kill()
+        return Cancelled("Stopped; it had to be ended.")
 
     @staticmethod
     def _forward(number: int, wire: Wire, commands: queue.SimpleQueue[object]) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                wire.send("command", number, commands.get_nowait())
+        while True:
+            try:
+                _send(wire, "command", number, commands.get_nowait())
+            except queue.Empty:
+                return
+            except CannotBeSent as error:
+                # Such as annotations by a layer that no other process can have.
+                logger.warning("%s", error)
 
     def _death(self) -> ChildDied:
         process = self._process
@@ -214,6 +245,10 @@ class ChildProcess:
             f"The process that did the work ended by itself ({why}). What was saved "
             f"is kept; start again.{where}"
         )
+
+    def leave(self) -> None:
+        """Let who waits for a task that is stopped do so for a short time only."""
+        self._leaving = True
 
     def kill(self) -> None:
         """End the process at once."""
@@ -237,13 +272,41 @@ class ChildProcess:
                 process.stdin.close()
 
 
-def _send(wire: Wire, number: int, task: Callable[..., object]) -> None:
+def _open_log(path: Path) -> IO[bytes]:
+    """Open a log that several processes may write; a long one is begun anew.
+
+    What a process said that died is still there when the next one starts.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_BYTES:
+            os.truncate(path, 0)
+    return path.open("ab")
+
+
+def _send(wire: Wire, kind: Kind, number: int, content: object) -> None:
     try:
-        wire.send("task", number, task)
+        wire.send(kind, number, content)
     except OSError:
         raise
     except Exception as error:
-        raise CannotBeSent(f"{task} cannot be sent: {error}") from error
+        raise CannotBeSent(f"{content} cannot be sent: {error}") from error
+
+
+@dataclass
+class _Wait:
+    """How long a task that was stopped is waited for."""
+
+    stopped: float = 0.0
+    """When; 0: it was not."""
+    begun: bool = False
+
+    def over(self, leaving: bool) -> bool:
+        """Whether that is long enough."""
+        patience = LEAVE_SECONDS if leaving else GRACE_SECONDS
+        if not self.begun:
+            patience = IDLE_SECONDS
+        return bool(self.stopped) and time.monotonic() - self.stopped > patience
 
 
 def _collect(wire: Wire, inbox: queue.SimpleQueue[Message | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
@@ -27,6 +28,7 @@ class Bench:
         self.wire = wire
         self._tasks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
+        self._at_work = False
         self._stops: dict[int, threading.Event] = {}
         self._commands: dict[int, queue.SimpleQueue[object]] = {}
 
@@ -39,6 +41,8 @@ class Bench:
             self._tasks.put(None)
             with self._guard:
                 stops = list(self._stops.values())
+                if not self._at_work:
+                    os._exit(0)  # also in the midst of the imports
             for stop in stops:
                 stop.set()
             last = threading.Timer(LAST_SECONDS, os._exit, (1,))
@@ -77,6 +81,11 @@ class Bench:
             send("told", number, content)
 
         try:
+            with self._guard:
+                if stop.is_set():
+                    return  # before it began: nobody waits for it any more
+                self._at_work = True
+            send("begun", number)
             task = cast("Any", message.content())
             result = task(
                 on_progress=on_progress,
@@ -96,6 +105,7 @@ class Bench:
         finally:
             commands.put(None)
             with self._guard:
+                self._at_work = False
                 del self._stops[number], self._commands[number]
 
 
@@ -108,6 +118,8 @@ def _plain(error: BaseException) -> MuvitError | str:
 
 def main() -> None:
     """Run tasks that come by the standard input; the answers go to the output."""
+    # Run behind all others: taking torch apart, piece by piece, takes seconds.
+    atexit.register(os._exit, 0)
     # Whatever prints must not get between the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
@@ -121,7 +133,11 @@ def main() -> None:
     bench = Bench(wire)
     threading.Thread(target=bench.listen, name="listen", daemon=True).start()
     _warm_up()
-    bench.work()
+    try:
+        bench.work()
+    except BaseException:
+        atexit.unregister(os._exit)  # it has its own exit status
+        raise
 
 
 def _warm_up() -> None:

@@ -17,9 +17,11 @@ from typing import Any, Literal
 import cloudpickle
 import numpy as np
 
-Kind = Literal["task", "stop", "command", "progress", "told", "result", "failed"]
+Kind = Literal[
+    "task", "stop", "command", "begun", "progress", "told", "result", "failed"
+]
 KINDS: tuple[Kind, ...] = (
-    "task", "stop", "command", "progress", "told", "result", "failed",
+    "task", "stop", "command", "begun", "progress", "told", "result", "failed",
 )  # fmt: skip
 _HEAD = struct.Struct("<BQI")
 _SIZE = struct.Struct("<Q")

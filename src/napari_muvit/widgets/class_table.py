@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from .class_amounts import regions
 from .state import PanelState
-from .ui import button, color_icon, row, theme_color
+from .ui import Warning_, button, color_icon, row, theme_color
 
 KEY, NAME, COUNT, AREA = range(4)
 ROW_HEIGHT = 24
@@ -43,6 +43,8 @@ class ClassTable(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)
         layout.addWidget(self.tree)
+        self.problem = Warning_()
+        layout.addWidget(self.problem)
         layout.addWidget(
             row(
                 button("Add", self.add, "Add another class"),
@@ -178,7 +180,11 @@ class ClassTable(QWidget):
             return
         index = self.tree.indexOfTopLevelItem(item)
         old, new = self.state.names[index], item.text(NAME).strip()
-        if self.state.rename_class(index, new):
-            self.renamed.emit(old, new)
-        else:
+        if new == old:
+            return
+        problem = self.state.rename_class(index, new)
+        self.problem.say(problem)
+        if problem:
             item.setText(NAME, old)
+        else:
+            self.renamed.emit(old, new)

@@ -137,7 +137,7 @@ def _parsed(words: str) -> Any:
         return None
     try:
         value = ast.literal_eval(words)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return words
     return value if isinstance(value, int | float | tuple) else words
 

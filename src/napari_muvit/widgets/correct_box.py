@@ -182,15 +182,16 @@ class CorrectBox(Foldout):
         current, before = self.state.current, self.state.names
         for label in sorted({item.label for item in items}):
             name = model.names[label - 1]
-            if name not in self.state.names:
+            # A project file tells names apart without regard to their case.
+            if name.lower() not in map(str.lower, self.state.names):
                 self.state.add_class(name, model.colors[label - 1])
         self.state.current = current
-        names = self.state.names
-        if names != before:
+        if self.state.names != before:
             self.classes_added.emit()
+        names = [name.lower() for name in self.state.names]
 
         def label_of(label: int) -> int:
-            return names.index(model.names[label - 1]) + 1
+            return names.index(model.names[label - 1].lower()) + 1
 
         return [relabelled(item, label_of) for item in items]
 

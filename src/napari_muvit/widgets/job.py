@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from napari.qt.threading import FunctionWorker, WorkerBaseSignals, create_worker
-from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QObject, Signal
 
-from .._child import CannotBeSent, ChildProcess, TaskFailed
+from .._child import CannotBeSent, ChildProcess
 from .._tasks.base import Commands, Task
-from ..core.errors import Cancelled, MuvitError
+from ..core.errors import Cancelled
 from ..core.progress import Progress
+from .failures import failure_words, notify
 from .settings import read_settings
 
 logger = logging.getLogger(__name__)
@@ -145,9 +145,13 @@ class JobRunner(QObject):
         on_success: Callable[[Any], None],
         on_progress: Callable[[list[Progress]], None] | None = None,
         on_told: Callable[[Any], None] | None = None,
+        on_failed: Callable[[str], None] | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
-        """Start ``task`` in a thread; the callables run on the GUI thread."""
+        """Start ``task`` in a thread; the callables run on the GUI thread.
+
+        ``on_failed`` is told in a line why there is no result; so is a notification.
+        """
         if self._job is not None:
             raise RuntimeError("A job is under way; stop it first.")
         job = create_worker(
@@ -158,6 +162,7 @@ class JobRunner(QObject):
             (job.progress, on_progress),
             (job.told, on_told),
             (job.succeeded, on_success),
+            (job.failed, _in_words(on_failed)),
             (job.failed, self._on_failed),
             (job.cancelled, self._on_cancelled),
             (job.finished, on_end),
@@ -177,6 +182,8 @@ class JobRunner(QObject):
     def close(self) -> None:
         """Stop the job and let the process end when it has saved its work."""
         self._closing = True
+        if self.child is not None:
+            self.child.leave()
         self.stop()
         if self.child is not None and not self.busy:
             self.child.close()
@@ -187,15 +194,8 @@ class JobRunner(QObject):
             self._job.commands.put(command)
 
     def _on_failed(self, error: BaseException) -> None:
-        self.said.emit(_first_sentence(error))
-        if isinstance(error, MuvitError):
-            show_error(str(error))
-            return
-        if isinstance(error, TaskFailed):
-            logger.error("A MuViT job failed.\n%s", error.trace)
-        else:
-            logger.error("A MuViT job failed.", exc_info=error)
-        notification_manager.receive_error(type(error), error, error.__traceback__)
+        self.said.emit(_first_sentence(failure_words(error)))
+        notify(error)
 
     def _on_cancelled(self, how: str) -> None:
         self.said.emit(how)
@@ -207,9 +207,20 @@ class JobRunner(QObject):
         self.busy_changed.emit(False)
 
 
-def _first_sentence(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
+def _first_sentence(text: str) -> str:
     return text.split("\n")[0].split(". ")[0]
+
+
+def _in_words(
+    say: Callable[[str], None] | None,
+) -> Callable[[BaseException], None] | None:
+    if say is None:
+        return None
+
+    def told(error: BaseException) -> None:
+        say(failure_words(error))
+
+    return told
 
 
 def worker_threads() -> int:

@@ -13,6 +13,9 @@ from qtpy.QtCore import QStandardPaths
 from ..core.data.open import stem as stem_of
 from ..core.data.project_log import SUFFIX as PROJECT
 
+_given: set[Path] = set()
+"""Model folders of this session; a training makes its own with its first save only."""
+
 
 def user_folder() -> Path:
     """Return this user's folder for results of images that lie in memory."""
@@ -60,11 +63,13 @@ def file_stem(name: str, image_path: Path | None) -> str:
 def model_folder(
     name: str, image_path: Path | None, now: datetime | None = None
 ) -> Path:
-    """Return a new folder name for a model: image and time, never taken before."""
+    """Return a new folder name for a model: image and time, never given before."""
     stamp = (now or datetime.now().astimezone()).strftime("%Y-%m-%d_%H-%M-%S")
     stem = f"{file_stem(name, image_path)}_muvit-model_{stamp}"
-    folder = result_folder(image_path)
-    return next(p for p in _numbered(folder, stem, "") if not p.exists())
+    paths = _numbered(result_folder(image_path), stem, "")
+    path = next(p for p in paths if not p.exists() and p not in _given)
+    _given.add(path)
+    return path
 
 
 def prediction_paths(name: str, image_path: Path | None) -> Iterator[Path]:

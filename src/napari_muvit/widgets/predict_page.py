@@ -20,7 +20,7 @@ from .._tasks.previewing import Overview
 from ..core.config import PredictionConfig
 from ..core.data.items import Area
 from ..core.data.pyramid import Pyramid
-from ..core.errors import MuvitError
+from ..core.errors import MuvitError, PyramidError
 from ..core.geometry import Box
 from ..core.prediction.begun import find_begun
 from ..core.progress import Progress
@@ -215,6 +215,7 @@ class PredictPage(QWidget):
             on_success=on_success,
             on_progress=self._on_progress,
             on_told=partial(self._on_told, shown),
+            on_failed=self.problem.say,
             on_end=self._on_end,
         )
 
@@ -291,13 +292,19 @@ class PredictPage(QWidget):
         elif isinstance(said, Opened):
             # Of the image that was predicted: another one may be chosen by now.
             if asked.image in self.viewer.layers:
-                self._begin_to_show(asked, said)
+                self._try_to_show(asked, said)
         elif self._live is None:
             return
         elif isinstance(said, Overview):
             self._live.lay(said)
         else:
             self._live.put(said)
+
+    def _try_to_show(self, asked: Predicted, opened: Opened) -> None:
+        try:
+            self._begin_to_show(asked, opened)
+        except PyramidError as error:  # turned since the start
+            self.problem.say(f"The prediction goes on, but is not shown. {error}")
 
     def _begin_to_show(self, asked: Predicted, opened: Opened) -> None:
         name = f"{asked.image.name} · prediction"
@@ -328,12 +335,11 @@ class PredictPage(QWidget):
             self.shown.areas.follow(opened.levels, opened.model, self._pixel_size)
 
     def _on_done(self, end: PredictionEnd) -> None:
+        self._show_place(end.path)
         if end.stopped:
             self.runner.said.emit("Stopped; what is done is kept.")
-            self._show_place(end.path)
         else:
             self.runner.said.emit(f"Done in {describe.duration(self._clock.spent)}.")
-            self._show_place(end.path)
             self.shown.show_areas(end.areas)
 
     def _on_all_done(self, ends: Sequence[SlideEnd]) -> None:
@@ -361,14 +367,15 @@ class PredictPage(QWidget):
     def _run(self, task: Task, on_success: Callable[[Any], None], words: str) -> None:
         """Run a task that shows its result in the page."""
         if self.runner.busy:
-            return  # its button is disabled then
+            return  # its button is disabled
 
         def done(result: Any) -> None:
             self.runner.said.emit("Done.")
             on_success(result)
 
+        self.problem.say("")  # of another piece of work
         self.runner.said.emit(words)
-        self.runner.start(task, on_success=done)
+        self.runner.start(task, on_success=done, on_failed=self.problem.say)
 
     def estimate(self) -> None:
         """Measure what the prediction would take."""

@@ -108,7 +108,12 @@ class PretrainPart(QWidget):
             self.problem.say(str(error))
             return
         self.runner.said.emit(describe.PREPARING)
-        self.runner.start(task, on_success=self._on_done, on_progress=self._on_progress)
+        self.runner.start(
+            task,
+            on_success=self._on_done,
+            on_progress=self._on_progress,
+            on_failed=self.problem.say,
+        )
 
     def _on_progress(self, events: list[Progress]) -> None:
         event = events[-1]
@@ -117,9 +122,10 @@ class PretrainPart(QWidget):
 
     def _on_done(self, result: Trained) -> None:
         self.encoder = result.path
-        self.runner.said.emit("Pretrained; the next training starts from it.")
+        ended = "Pretraining stopped" if result.stopped else "Pretrained"
+        self.runner.said.emit(f"{ended}; the next training starts from it.")
         self.said.setText(
-            f"Pretrained, {result.steps} steps, kept as {result.path.name}. The next "
+            f"{ended}, {result.steps} steps, kept as {result.path.name}. The next "
             "new model of this size starts from it."
         )
         self.forget_button.setVisible(True)

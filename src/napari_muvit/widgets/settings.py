@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core.data.cache_settings import DEFAULT_GB, FOLDER, LIMIT
+from .places import cache_folder
 
 PLUGIN = "napari-muvit"
+TORCH = "TORCHINDUCTOR_CACHE_DIR"
+"""Folder that torch makes as soon as it is imported, else among temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,10 @@ class PanelSettings:
 
     def environment(self) -> Mapping[str, str]:
         """Variables for the process that does the work."""
-        found = {LIMIT: f"{self.cache_gigabytes:g}"}
+        found = {
+            LIMIT: f"{self.cache_gigabytes:g}",
+            TORCH: str(cache_folder() / "torch"),
+        }
         if self.cache_folder.strip():
             found[FOLDER] = self.cache_folder.strip()
         # What was set outside is meant for this session.

@@ -107,14 +107,30 @@ class PanelState:
         self.current = len(self.classes) - 1
         self.touched = True
 
-    def rename_class(self, index: int, name: str) -> bool:
-        """Give a class another name; False when it is empty or taken."""
+    def rename_class(self, index: int, name: str) -> str:
+        """Give a class another name; return in words why not, or nothing."""
         name = name.strip()
-        if not name or name in self.names:
-            return False
+        if problem := self._name_problem(index, name):
+            return problem
         self.classes[index] = replace(self.classes[index], name=name)
         self.touched = True
-        return True
+        return ""
+
+    def _name_problem(self, index: int, name: str) -> str:
+        old = self.names[index]
+        if not name:
+            return f"A class needs a name; this one is still called {old!r}."
+        # Files tell classes apart whether they are in upper or lower case or not.
+        others = [n for k, n in enumerate(self.names) if k != index]
+        taken = [n for n in others if n.lower() == name.lower()]
+        if taken:
+            return f"There is a class {taken[0]!r} already. Choose another name."
+        if name.endswith("*"):
+            return (
+                f"{name!r} ends with *, which marks what is left out. Choose another "
+                "name."
+            )
+        return ""
 
     def recolor_class(self, index: int, color: str) -> None:
         """Give a class another colour."""

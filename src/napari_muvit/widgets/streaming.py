@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from .._layers import layer_kwargs, visible_box
 from .._tasks.growing import Tile
 from .._tasks.predicting import Opened
 from .._tasks.previewing import LOOKED, Overview, clear_look, lay_look
+from ..core.errors import PyramidError
 from ..core.geometry import Box
 
 if TYPE_CHECKING:
@@ -133,7 +135,9 @@ class LivePrediction(QObject):
     def _tick(self) -> None:
         if self._moved:
             self._moved = False
-            box = visible_box(self.viewer, self.image)
+            box = None
+            with contextlib.suppress(PyramidError):  # turned since the start
+                box = visible_box(self.viewer, self.image)
             if box is not None and box != self._looked_at:
                 self._looked_at = box
                 self._look(box)

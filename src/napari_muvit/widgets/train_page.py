@@ -29,6 +29,7 @@ from .hard_places import HardPlaceList
 from .job import JobRunner, worker_threads
 from .loss_plot import LossPlot
 from .model_chooser import ModelChooser
+from .option_changes import OptionChanges
 from .places import model_folder
 from .pretrain_part import PretrainPart
 from .settings import read_settings
@@ -95,6 +96,7 @@ class TrainPage(QWidget):
         self.summary = text()
         self.minutes = minutes_box(MINUTES_TIP)
         self.options = TrainOptions()
+        self.changes = OptionChanges(state, self.options)
         self.pretraining = PretrainPart(state, runner, pyramids)
         self._make_buttons()
         self.plot = LossPlot()
@@ -142,9 +144,8 @@ class TrainPage(QWidget):
         self.options.changed.connect(self._on_options)
         self._show_options()
         self._describe()
-        unfinished = self.notes.unfinished
-        self.continue_button.setVisible(unfinished is not None)
-        if unfinished is not None:
+        self.continue_button.setVisible(self.notes.unfinished is not None)
+        if (unfinished := self.notes.unfinished) is not None:
             self.problem.say(
                 f"The last training, of {unfinished.slide}, was cut off. What it had "
                 "saved is kept: Continue goes on from there."
@@ -182,25 +183,16 @@ class TrainPage(QWidget):
 
     def _show_options(self) -> None:
         """Show the preset's settings; what was changed before is forgotten."""
-        self.state.model_changes.clear()
-        self.state.training_changes.clear()
+        self.changes.forget()
         training = self.state.training(self._usual_minutes(), worker_threads())
         self.options.show_values(training.to_dict(), self.state.network_values)
 
     def _on_options(self) -> None:
-        self.problem.say("")
-        self.state.training_changes.clear()
-        self.state.training_changes.update(self.options.training.changes())
-        self.state.model_changes.clear()
-        self.state.model_changes.update(self.options.model.changes())
-        try:
-            self.state.training(self.minutes.value(), worker_threads())
-            ModelConfig(**self.state.network_values)
-        except MuvitError as error:
-            self.problem.say(str(error))
-            return
-        self._describe()
-        self.network_changed.emit()
+        problem = self.changes.take(self.minutes.value())
+        self.problem.say(problem)
+        if not problem:
+            self._describe()
+            self.network_changed.emit()
 
     def _on_start_from(self) -> None:
         self.problem.say("")
@@ -258,22 +250,21 @@ class TrainPage(QWidget):
             task = self.task()
         except MuvitError as error:
             self.problem.say(str(error))
-            self.runner.said.emit("Not started.")  # not what an earlier run said
+            self.runner.said.emit("Not started.")  # not of an earlier run
             return
-        self.problem.say(missing_classes(task.annotations, self.state.names))
+        missing = missing_classes(task.annotations, self.state.names)
+        self.problem.say(missing)
         self.continue_button.setVisible(False)
         self.plot.clear()
         self.places.show_places(())
         self._follow(task)
-        self.notes.begin(task.out, task.images[0].name)
+        self.notes.begin(task.out, task.images[0].name, missing)
         self.runner.said.emit(describe.PREPARING)
         self.runner.start(
-            task,
-            on_success=self._on_trained,
+            task, on_success=self._on_trained, on_failed=self._on_failed,
             on_progress=self.watch.on_progress if self.watch else None,
-            on_told=self.watch.on_told if self.watch else None,
-            on_end=self._on_end,
-        )
+            on_told=self.watch.on_told if self.watch else None, on_end=self._on_end,
+        )  # fmt: skip
 
     def task(self) -> TrainTask | LiveTrainTask:
         """Return the training that the panel describes.
@@ -283,6 +274,7 @@ class TrainPage(QWidget):
         MuvitError
             If something is missing or does not fit, in one sentence.
         """
+        self.changes.check()
         self.state.device = read_settings().device
         data = self._data()
         pyramid = data.pyramids[0]
@@ -300,8 +292,7 @@ class TrainPage(QWidget):
         )
 
     def _seen(self) -> Box | None:
-        image = self._image()
-        if image is None or not self.picture.isChecked():
+        if (image := self._image()) is None or not self.picture.isChecked():
             return None
         return visible_box(self.viewer, image)
 
@@ -336,12 +327,11 @@ class TrainPage(QWidget):
         return self.notes.running
 
     def _continue(self) -> None:
-        unfinished = self.notes.unfinished
-        if unfinished is not None:
+        if (unfinished := self.notes.unfinished) is not None:
             self.start_from.use(Path(unfinished.out))
-            self.continue_button.setVisible(False)
-            self.notes.drop()
             self.train()
+            if self.busy_training:
+                self.notes.drop()
 
     def _pause(self) -> None:
         held = self.pause_button.isChecked()
@@ -383,8 +373,12 @@ class TrainPage(QWidget):
             f"{describe.place(model.path)}. Go on with 4 Predict."
         )
         self.result.setToolTip(str(model.path))
-        self.problem.say("\n".join(result.notes))
+        self.problem.say("\n".join(filter(None, (self.notes.warning, *result.notes))))
         self.trained.emit(model)
+
+    def _on_failed(self, words: str) -> None:
+        self.problem.say(words + self.notes.fail())
+        self.continue_button.setVisible(self.notes.unfinished is not None)
 
     def _on_end(self) -> None:
         self.notes.end()
@@ -392,8 +386,8 @@ class TrainPage(QWidget):
             self.watch.finish()
 
     def _on_busy(self, busy: bool) -> None:
-        self.train_button.setEnabled(not busy)
-        self.continue_button.setEnabled(not busy)
+        for start in (self.train_button, self.continue_button):
+            start.setEnabled(not busy)
         training = busy and self.busy_training
         self.train_button.setVisible(not training)
         self.running.setVisible(training)

@@ -22,24 +22,38 @@ def remember_trained(state: PanelState, result: Trained) -> tuple[SavedModel, st
 
 
 class TrainingNotes:
-    """Knows whether a training runs, here or until a crash."""
+    """Knows whether a training runs, and which one was cut off."""
 
     def __init__(self) -> None:
-        self.running = False
         self.unfinished: Unfinished | None = find(user_folder())
+        self._now: Unfinished | None = None
+        self.warning = ""
 
-    def begin(self, out: Path, slide: str) -> None:
-        """A training begins."""
-        self.running = True
-        remember(user_folder(), out, slide)
+    @property
+    def running(self) -> bool:
+        """Whether a training runs here."""
+        return self._now is not None
+
+    def begin(self, out: Path, slide: str, warning: str = "") -> None:
+        """A training begins, of which something is to be said again at its end."""
+        self.warning = warning
+        self._now = remember(user_folder(), out, slide)
+
+    def fail(self) -> str:
+        """It has failed; what it had saved can be gone on with, as is said."""
+        if self._now is None or not self._now.has_model:
+            return ""
+        self.unfinished = self._now
+        return " Continue goes on from what was saved."
 
     def end(self) -> None:
         """It has ended, in whatever way."""
-        if self.running:
-            forget(user_folder())
-        self.running = False
+        if self._now is not None and self._now is not self.unfinished:
+            forget(user_folder(), self._now)
+        self._now = None
 
     def drop(self) -> None:
-        """Forget the one that a crash has ended."""
+        """Forget the one that was cut off."""
+        if self.unfinished is not None:
+            forget(user_folder(), self.unfinished)
         self.unfinished = None
-        forget(user_folder())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,8 @@ class TrainingWatch(QObject):
         """Take what the task tells."""
         if isinstance(said, ScreenPicture):
             if self.shows_picture and self.image in self.viewer.layers:
-                self.screen.show(said)
+                with contextlib.suppress(PyramidError):  # turned since the start
+                    self.screen.show(said)
         elif isinstance(said, Hard):
             self._places.show_places(said.places)
 

@@ -13,7 +13,8 @@ import psutil
 from ..core.errors import OutputError
 from ..core.files import write_json
 
-NOTE = "training.json"
+NOTES = "training*.json"
+"""One a training: there may be two panels, or two naparis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +36,54 @@ class Unfinished:
         return (Path(self.out) / "config.json").exists()
 
 
-def remember(folder: Path, out: Path, slide: str) -> None:
+def remember(folder: Path, out: Path, slide: str) -> Unfinished:
     """Note that a training begins; it goes on without a note where that fails."""
     note = Unfinished(str(out), slide, os.getpid(), psutil.Process().create_time())
-    try:
+    with contextlib.suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / NOTE, asdict(note))
-    except (OSError, OutputError):
-        return
+        write_json(_place(folder, note), asdict(note))
+    return note
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Path, note: Unfinished) -> None:
     """Note that it has ended."""
-    with contextlib.suppress(OSError):
-        (folder / NOTE).unlink(missing_ok=True)
+    for path in folder.glob(NOTES):
+        if _read(path) == note:
+            _remove(path)
 
 
 def find(folder: Path) -> Unfinished | None:
-    """Return the training that a crash has ended and of which a model is left."""
+    """Return the newest training that a crash has ended and of which a model is left.
+
+    Notes of those of which nothing is left are deleted.
+    """
+    found: list[tuple[float, Unfinished]] = []
+    for path in folder.glob(NOTES):
+        note = _read(path)
+        if note is not None and _lives(note):
+            continue
+        with contextlib.suppress(OSError):
+            if note is not None and note.has_model:
+                found.append((path.stat().st_mtime, note))
+                continue
+        _remove(path)
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _place(folder: Path, note: Unfinished) -> Path:
+    return folder / NOTES.replace("*", f"-{note.pid}-{Path(note.out).name}")
+
+
+def _read(path: Path) -> Unfinished | None:
     try:
-        note = Unfinished(**json.loads((folder / NOTE).read_text()))
+        return Unfinished(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    if _lives(note):
-        return None
-    return note if note.has_model else None
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _lives(note: Unfinished) -> bool:
