@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -35,6 +35,7 @@ from .pretrain_part import PretrainPart
 from .settings import read_settings
 from .state import PanelState
 from .train_options import TrainOptions
+from .train_summary import summary
 from .trained import TrainingNotes, remember_trained
 from .training_checks import check_place, missing_classes
 from .training_data import TrainingData
@@ -82,6 +83,7 @@ class TrainPage(QWidget):
         self.runner = runner
         self._image = image
         self._data = data
+        self._pyramids = pyramids
         self.watch: TrainingWatch | None = None
         self.start_from = ModelChooser(
             state,
@@ -222,15 +224,12 @@ class TrainPage(QWidget):
 
     def _describe(self) -> None:
         start = self.start_from.chosen
-        factors = self.state.network[1]["scale_factors"]
-        scales = ", ".join(f"{f:g}×" for f in factors)
-        if start is None:
-            summary = PRESETS[self.state.preset].summary
-            words = f"{summary[0].upper()}{summary[1:]}. Sees every point at {scales}."
-        else:
-            names = ", ".join(start.config.names)
-            words = f"This model knows {names}. Sees every point at {scales}."
-        self.summary.setText(words)
+        self.summary.setText(summary(self.state, start, self._pyramids))
+
+    def showEvent(self, event: Any) -> None:
+        """Say again what it will do: another slide or other scales may be chosen."""
+        super().showEvent(event)
+        self._describe()
 
     def _model(self, pyramid: Pyramid) -> ModelConfig:
         start = self.start_from.chosen
