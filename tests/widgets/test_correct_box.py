@@ -14,7 +14,7 @@ from napari_muvit.core.prediction.context_difference import ContextDifference
 from napari_muvit.core.prediction.suggestions import Suggestion
 from napari_muvit.widgets import MuViTPanel
 from napari_muvit.widgets.correct_box import SELECTED
-from napari_muvit.widgets.streaming import CONTEXT
+from napari_muvit.widgets.result_layers import CONTEXT
 
 if TYPE_CHECKING:
     from conftest import FakeCore

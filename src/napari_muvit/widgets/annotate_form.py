@@ -117,8 +117,9 @@ class AnnotateForm(QWidget):
 
     def show_kind(self, *, labels: bool) -> None:
         """Show what belongs to a label image, or to outlines."""
-        for piece in (self.tools, self.steps, self.hint, self.enough):
+        for piece in (self.tools, self.steps, self.hint):
             piece.setVisible(not labels)
+        self.enough.setVisible(not labels and bool(self.enough.text()))
         self.labels.setVisible(labels)
 
     def count(self, layer: Shapes | None, slide: SlideAnnotations | None) -> None:
@@ -146,7 +147,7 @@ class AnnotateForm(QWidget):
         """Show the area of each class, and of which there is still too little."""
         if layer is None or slide is None:
             self.classes.show_areas({})
-            self.enough.setText("")
+            self._say_enough("")
             return
         amounts = self._amounts(slide)
         names = self._state.names
@@ -164,7 +165,11 @@ class AnnotateForm(QWidget):
             if is_special(name)
         )
         words = (too_little(names, amounts), special_words(special))
-        self.enough.setText(" ".join(filter(None, words)))
+        self._say_enough(" ".join(filter(None, words)))
+
+    def _say_enough(self, words: str) -> None:
+        self.enough.setText(words)
+        self.enough.setVisible(bool(words))
 
 
 def _flat_button(words: str, tooltip: str) -> QPushButton:

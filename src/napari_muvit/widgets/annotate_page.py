@@ -19,10 +19,10 @@ from .brush import BRUSH, IMAGE
 from .outline_exchange import export_outlines, import_outlines
 from .outline_files import OutlineFiles
 from .painting import NUMBER_KEYS
+from .result_layers import CONTEXT, PREDICTION
 from .shapes import OUTLINES, apply_classes, fit_outlines, show_names
 from .slide_annotations import SlideAnnotations
 from .state import PanelState
-from .streaming import CONTEXT, PREDICTION
 from .tool_control import ToolControl
 from .view_boxes import VIEW
 

@@ -41,13 +41,15 @@ def _short(value: float) -> str:
     if value >= 1e6:
         return f"{value / 1e6:.3g} M"
     if value >= 100:
-        return f"{value:,.0f}"
+        return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.2g}"
 
 
 def regions(count: int) -> str:
     """Say how many regions there are."""
-    return f"{count} region" if count == 1 else f"{count:,} regions"
+    return (
+        f"{count} region" if count == 1 else f"{count:,} regions".replace(",", "\u202f")
+    )
 
 
 def too_little(names: Sequence[str], amounts: Sequence[Amount]) -> str:

@@ -9,7 +9,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from .._layers import layer_kwargs, placement
-from .streaming import CONTEXT
+from .result_layers import CONTEXT, place_of_results, results
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -45,11 +45,17 @@ def show_difference(
         **kwargs,
     )
     layer.editable = False
-    for old in [x for x in viewer.layers if x.metadata.get("muvit") == CONTEXT]:
-        if old.name == name:
-            viewer.layers.remove(old)
-    viewer.layers.append(layer)
+    remove_difference(viewer, image)
+    # Below what is annotated, which may be taken over from the prediction.
+    viewer.layers.insert(place_of_results(viewer, image), layer)
     return layer
+
+
+def remove_difference(viewer: ViewerModel, image: Image) -> None:
+    """Take the layer away; it belongs to one prediction."""
+    for layer in results(viewer, image):
+        if layer.metadata.get("muvit") == CONTEXT:
+            viewer.layers.remove(layer)
 
 
 def pair_values(found: ContextDifference, classes: int) -> NDArray[Any]:

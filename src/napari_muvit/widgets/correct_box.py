@@ -19,7 +19,7 @@ from ..core.data.pyramid import Pyramid
 from ..core.errors import ConfigError, MuvitError
 from ..core.prediction.suggestions import Suggestion
 from ..core.prediction_config import Outlines
-from .context_layer import show_difference
+from .context_layer import remove_difference, show_difference
 from .foldout import Foldout
 from .regions import box_around, go_to, middle_of, seen_box, selected_outlines
 from .state import PanelState
@@ -136,6 +136,7 @@ class CorrectBox(Foldout):
         if self.shown is None or self.shown.path != shown.path:
             self.show_places(())
             self._say("")
+            remove_difference(self.viewer, shown.image)
         self.shown = shown
         several = len(shown.model_config.scale_factors) > 1
         self.context_button.setVisible(several)

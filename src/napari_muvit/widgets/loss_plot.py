@@ -18,6 +18,8 @@ SMOOTHING = 0.1
 MAX_POINTS = 2000
 """Points kept of a curve; beyond that every second one is dropped."""
 MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 34, 16, 8, 6
+GAP = "   "
+"""Between the names of the curves."""
 
 
 class LossPlot(QWidget):
@@ -129,18 +131,21 @@ class LossPlot(QWidget):
         below = QRectF(area.left(), area.bottom() + 1, area.width(), MARGIN_BOTTOM - 1)
         painter.drawText(below, Qt.AlignmentFlag.AlignLeft, "step 0")
         painter.drawText(below, Qt.AlignmentFlag.AlignRight, f"{last:.0f}")
-        self._draw_legend(painter, area.adjusted(0, 2, -4, 0))
+        self._draw_legend(painter, below)
 
     def _draw_legend(self, painter: QPainter, area: QRectF) -> None:
+        """Name the curves below them: they begin and end in the corners above."""
         shown = [("train", TRAIN_COLOR, self.train),
                  ("validation", VALIDATION_COLOR, self.validation),
                  ("Dice", DICE_COLOR, self.dice)]  # fmt: skip
-        for words, color, points in reversed(shown):
-            if points:
-                painter.setPen(readable(QColor(color)))
-                painter.drawText(area, Qt.AlignmentFlag.AlignRight, words)
-                width = painter.fontMetrics().horizontalAdvance(words + "   ")
-                area = area.adjusted(0, 0, -width, 0)
+        shown = [each for each in shown if each[2]]
+        wide = painter.fontMetrics().horizontalAdvance
+        left = area.center().x() - wide(GAP.join(words for words, *_ in shown)) / 2
+        for words, color, _points in shown:
+            painter.setPen(readable(QColor(color)))
+            place = QRectF(left, area.top(), area.width(), area.height())
+            painter.drawText(place, Qt.AlignmentFlag.AlignLeft, words)
+            left += wide(words + GAP)
 
     @staticmethod
     def _draw_curve(

@@ -8,7 +8,8 @@ import numpy as np
 
 from .._layers import layer_kwargs, placement
 from .._tasks.screen import ScreenPicture
-from .streaming import OPACITY, PREDICTION, label_colormap, label_features
+from .result_layers import PREDICTION, PREVIEW, hide_results
+from .streaming import OPACITY, label_colormap, label_features
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -57,10 +58,11 @@ class ScreenLayer:
             name=f"{self.image.name} · live preview",
             colormap=label_colormap(self.model.colors, self.model.background),
             features=label_features(self.model.names),
-            metadata={"muvit": PREDICTION},
+            metadata={"muvit": PREDICTION, PREVIEW: True},
             opacity=OPACITY,
             **layer_kwargs(self.image),
         )
+        hide_results(self.viewer, self.image)
         above = self.viewer.layers.index(self.image) + 1
         # What the user draws on stays the active layer.
         active = self.viewer.layers.selection.active

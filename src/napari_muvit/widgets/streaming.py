@@ -17,13 +17,12 @@ from .._tasks.predicting import Opened
 from .._tasks.previewing import LOOKED, Overview, clear_look, lay_look
 from ..core.errors import PyramidError
 from ..core.geometry import Box
+from .result_layers import PREDICTION, previews, shown_again
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
-PREDICTION, CONTEXT = "prediction", "context"
-"""Marks in the metadata of layers that show what a model says: no annotations."""
 OPACITY = 0.6
 BACKGROUND_ALPHA, LOOKED_ALPHA, LOOKED_BACKGROUND_ALPHA = "40", "a0", "28"
 """Of the background's colour and of those of a first look, two hexadecimal digits."""
@@ -88,8 +87,9 @@ class LivePrediction(QObject):
             if x.name == name and x.metadata.get("muvit") == PREDICTION
         ]
         # Going on with a prediction must not undo how the user looks at it.
-        kept = ("opacity", "visible")
-        look = {name: getattr(old[0], name) for name in kept} if old else {}
+        look = (
+            {"opacity": old[0].opacity, "visible": shown_again(old[0])} if old else {}
+        )
         levels = self.opened.levels.levels
         several = len(levels) > 1  # napari takes no pyramid of a single level
         layer = Labels(
@@ -105,7 +105,7 @@ class LivePrediction(QObject):
         layer.editable = False  # what is painted here would not reach the store
         if old:
             layer.contour = old[0].contour
-        for stale in old:
+        for stale in [*old, *previews(self.viewer, self.image)]:
             self.viewer.layers.remove(stale)
         above = self.viewer.layers.index(self.image) + 1
         self.viewer.layers.insert(above, layer)

@@ -92,7 +92,9 @@ class ToolControl:
         if active is not None and active.metadata.get("muvit") == BRUSH:
             tool = PAINT if active.mode in PAINTING_MODES else ""
         else:
-            tool = tool_in_hand(self.layer) if self.layer is not None else ""
+            # Where another layer is active, nothing would be drawn.
+            ours = self.layer is not None and active is self.layer
+            tool = tool_in_hand(self.layer) if ours and self.layer else ""
         self.tools.show_tool(tool)
 
     def draw_current(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -35,6 +35,7 @@ from .pretrain_part import PretrainPart
 from .settings import read_settings
 from .state import PanelState
 from .train_options import TrainOptions, minutes_box
+from .train_summary import summary
 from .trained import TrainingNotes, remember_trained
 from .training_checks import check_place, missing_classes
 from .training_data import TrainingData
@@ -204,22 +205,12 @@ class TrainPage(QWidget):
 
     def _describe(self) -> None:
         start = self.start_from.chosen
-        factors = self._factors()
-        scales = ", ".join(f"{f:g}×" for f in factors)
-        if start is None:
-            summary = PRESETS[self.state.preset].summary
-            words = f"{summary[0].upper()}{summary[1:]}. Sees every point at {scales}."
-        else:
-            names = ", ".join(start.config.names)
-            words = f"This model knows {names}. Sees every point at {scales}."
-        self.summary.setText(words)
+        self.summary.setText(summary(self.state, start, self._pyramids))
 
-    def _factors(self) -> Sequence[float]:
-        """Scale factors for the slide on the Data page, or the usual ones."""
-        try:
-            return self.state.factors_for(self._pyramids()[0])
-        except MuvitError:
-            return tuple(self.state.network[1]["scale_factors"])
+    def showEvent(self, event: Any) -> None:
+        """Say again what it will do: another slide or other scales may be chosen."""
+        super().showEvent(event)
+        self._describe()
 
     def refresh(self) -> None:
         """Say again what the model sees, of another slide."""
