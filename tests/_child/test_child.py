@@ -234,7 +234,7 @@ def test_a_task_that_does_not_stop_is_ended(
     assert child.pid is None
 
 
-def test_a_task_is_stopped_while_the_process_still_starts() -> None:
+def test_a_task_is_stopped_while_the_process_still_imports_torch() -> None:
     child = ChildProcess()
     try:
         child.start()  # it imports torch now, for seconds

@@ -720,3 +720,25 @@ def test_names_that_cannot_be_told_apart_are_said(
     page.classes.tree.topLevelItem(2).setText(1, "tumour")
     qtbot.waitUntil(lambda: not page.unsaved.text(), timeout=TIMEOUT)
     assert flushed(page).class_names == ("background", "class 1", "tumour")
+
+
+def test_an_image_turned_in_the_midst_loses_nothing(
+    qtbot: Any, panel: MuViTPanel, image: Any
+) -> None:
+    def at(y: float, x: float) -> np.ndarray:
+        return np.array([[y, x], [y, x + 40], [y + 40, x + 40]], float)
+
+    # The counting of regions, which comes a moment later, raised in the event loop.
+    layer = panel.annotate.new_layer()
+    assert layer is not None
+    layer.add_polygons([at(10, 10)])
+    assert panel.annotate.slide is not None
+    before = panel.annotate.slide.areas()
+    image.rotate = 30
+    layer.add_polygons([at(60, 10)])
+    qtbot.wait(500)
+    image.rotate = 0
+    layer.add_polygons([at(10, 60)])
+    after = panel.annotate.slide.areas()
+    assert len(after) == 3
+    np.testing.assert_allclose(after[0].vertices, before[0].vertices)  # type: ignore[attr-defined]

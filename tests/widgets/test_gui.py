@@ -268,7 +268,8 @@ def test_closing_napari_amid_a_real_training_saves_it_and_leaves_nothing(
     while psutil.pid_exists(int(pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(int(pid))
-    (model,) = (tmp_path / "napari-muvit").glob("*muvit-model*")
+    found = (tmp_path / "napari-muvit").glob("*muvit-model*")
+    (model,) = (path for path in found if path.is_dir())
     assert (model / "model.safetensors").stat().st_size > 0
     assert (tmp_path / "napari-muvit").glob("*.muvit.jsonl")
 

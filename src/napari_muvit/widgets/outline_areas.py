@@ -16,6 +16,7 @@ from .._layer_items import (
     label_of,
 )
 from ..core.data.items import Area
+from ..core.errors import PyramidError
 from .outline_snapshot import Snapshot, SnapshotReader
 
 if TYPE_CHECKING:
@@ -48,8 +49,13 @@ class OutlineAreas:
         self.now = self._reader.read(layer)
         return self.now
 
-    def _place(self, layer: Shapes) -> Frame:
-        frame = Frame(layer, self.image)
+    def _place(self, layer: Shapes) -> Frame | None:
+        try:
+            frame = Frame(layer, self.image)
+        except PyramidError:
+            # Turned in the midst, which the Data page says: what is there stays where
+            # it was on the slide.
+            return self._frame
         if self._frame is None or not frame.same(self._frame):
             self._frame, self._areas = frame, {}
         return self._frame
@@ -97,7 +103,7 @@ class OutlineAreas:
         self, layer: Shapes, items: Iterable[Area], names: Sequence[str]
     ) -> Snapshot:
         """Return areas as shapes; read from the layer they are the same areas again."""
-        frame = self._place(layer)
+        frame = self._place(layer) or Frame(layer, self.image)
         drawn, named = [], []
         for item in items:
             shape, name = area_drawn(item, frame), area_name(item, names)
