@@ -103,7 +103,11 @@ def _micrometres(layer: Layer, values: Pair) -> Pair | None:
 
 def layer_pixel_size(layer: Layer) -> Pair | None:
     """Micrometres (y, x) of a layer's finest pixel; None where they are unknown."""
-    return _micrometres(layer, placement(layer).scale)
+    try:
+        place = placement(layer)
+    except PyramidError:
+        return None  # it is rotated: its pixels have no plain size
+    return _micrometres(layer, place.scale)
 
 
 class _Uncached:

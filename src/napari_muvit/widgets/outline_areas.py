@@ -49,7 +49,8 @@ class OutlineAreas:
         self.now = self._reader.read(layer)
         return self.now
 
-    def _place(self, layer: Shapes) -> Frame | None:
+    def place(self, layer: Shapes) -> Frame | None:
+        """Return where the layer lies on the slide, or where it was last."""
         try:
             frame = Frame(layer, self.image)
         except PyramidError:
@@ -77,7 +78,7 @@ class OutlineAreas:
         point
             ``viewer.dims.point``: in a stack only shapes on the plane on screen count.
         """
-        frame = self._frame if layer is None else self._place(layer)
+        frame = self._frame if layer is None else self.place(layer)
         if frame is None:
             return []
         known: dict[Key, tuple[Drawn, Area | None]] = {}
@@ -103,7 +104,7 @@ class OutlineAreas:
         self, layer: Shapes, items: Iterable[Area], names: Sequence[str]
     ) -> Snapshot:
         """Return areas as shapes; read from the layer they are the same areas again."""
-        frame = self._place(layer) or Frame(layer, self.image)
+        frame = self.place(layer) or Frame(layer, self.image)
         drawn, named = [], []
         for item in items:
             shape, name = area_drawn(item, frame), area_name(item, names)

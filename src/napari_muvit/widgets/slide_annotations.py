@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from .._layer_items import Frame, drawn_area, is_region, is_special
+from .._layer_items import drawn_area, is_region, is_special
 from .._layers import layer_kwargs, layer_path, layer_pixel_size, plane_shape
 from ..core.data.items import Area
 from .autosave import Autosave, Content, SlideIdentity
@@ -252,7 +252,9 @@ class SlideAnnotations(QObject):
         """Take paint away under what was erased: it lies above all outlines."""
         if self.layer is None:
             return
-        frame, new = Frame(self.layer, self.image), now.without(before)
+        frame, new = self._outlines.place(self.layer), now.without(before)
+        if frame is None:
+            return
         for drawn, name in zip(new.drawn, new.names, strict=True):
             if not is_special(name) or is_region(name):
                 continue
