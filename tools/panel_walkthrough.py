@@ -98,8 +98,8 @@ class Session(Hands):
         self.key("Z", CONTROL)
         self.key("Z", CONTROL)
         self.key("Y", CONTROL)
-        self.paint_ring(3, 4)
-        self.paint_ring(4, 3)
+        self.paint_ring(3, 3)
+        self.paint_ring(4, 5)
         self.look(slide.gap(4, 4), 900)
         self.wait(800)
         self.shot("annotate")
@@ -123,6 +123,8 @@ class Session(Hands):
             must(layer.brush_size < before, "the key [ makes the brush smaller")
             before = layer.brush_size
         self.stroke(self.slide.ring(row, column, n=60), closed=True)
+        y, x = self.slide.centre(row, column)
+        self.hover((y - 300, x - 300))  # else the brush stays in the pictures
         self.shot("painted")
 
     # ---- train
