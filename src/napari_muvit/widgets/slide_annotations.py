@@ -169,8 +169,7 @@ class SlideAnnotations(QObject):
         self._outlines = self._own
 
     def _areas_held(self) -> bool:
-        drawn = bool(self._own.now.drawn)
-        return not self._ready or drawn or bool(self.brush.layers)
+        return not self._ready or bool(self._own.now) or bool(self.brush.layers)
 
     def _reset(self) -> None:
         """Begin anew with what is on screen: nothing to undo."""
@@ -349,8 +348,8 @@ class SlideAnnotations(QObject):
         layer = make_shapes(self.image, self.state, self.key)
         fit_outlines(self.viewer, layer)
         held = self._own.expect(layer, outlines, self.state.names)
-        done = partial(self._on_filled, content, layer)
-        self._filling = Filling(layer, held, self.state, done, self)
+        end = partial(self._on_filled, content, layer)
+        self._filling = Filling(layer, held, self.state, end, self)
 
     def _on_filled(self, content: Content, layer: Shapes) -> None:
         # The user may have begun to draw in another one meanwhile.
