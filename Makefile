@@ -9,7 +9,7 @@ PYTEST := NAPARI_STRICT_QT=raise QT_API=$${QT_API:-pyqt6} $(SCREEN) $(BIN)/pytho
 # More options for pytest: make test ARGS="-k geometry -x"
 ARGS ?=
 
-.PHONY: help setup demo test test-slow bench-model bench-data bench-prediction lint format clean
+.PHONY: help setup demo test test-slow bench-model bench-data bench-prediction bench-gui lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,9 @@ bench-prediction: setup ## speed and memory of prediction against MONAI, and its
 	$(BIN)/python benchmarks/prediction_scale.py
 	$(BIN)/python benchmarks/prediction_memory.py --again
 	$(BIN)/python benchmarks/prediction_report.py
+
+bench-gui: setup ## stalls of the window while it trains and predicts, and its page
+	$(SCREEN) $(BIN)/python benchmarks/gui_stalls.py $(ARGS)
 
 lint: setup ## ruff, mypy and import-linter
 	$(BIN)/ruff check

@@ -260,6 +260,21 @@ def _plane(layer: Layer, stack: str, point: Sequence[float] | None) -> dict[str,
     return plane
 
 
+def shown_planes(
+    image: Image, point: Sequence[float] | None = None
+) -> dict[str, int] | None:
+    """Return the index along each axis of its file of the plane that is shown now.
+
+    None where the layer is a stack that our reader did not open: then the names of its
+    axes say nothing about the file.
+    """
+    _, stack = _axes(image)
+    if not stack:
+        return {}
+    data = image.data[0] if image.multiscale else image.data
+    return _plane(image, stack, point) if isinstance(data, LevelView) else None
+
+
 def shown_plane(image: Layer, point: Sequence[float] | None = None) -> tuple[int, int]:
     """Return (z, t) of the plane of an image that is shown now; 0 without such an axis.
 

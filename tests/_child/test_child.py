@@ -95,6 +95,19 @@ class Note:
             file.write("saved")
 
 
+COLD = client_module._PROGRAM.replace(
+    "import main; main()",
+    "import main as m; sys.modules[m.__module__]._warm_up = lambda: None; m()",
+)
+"""Does without torch, which takes seconds to import."""
+
+
+@pytest.fixture(autouse=True)
+def cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "torch" not in request.node.name:
+        monkeypatch.setattr(client_module, "_PROGRAM", COLD)
+
+
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcess]:
     made = ChildProcess(tmp_path_factory.mktemp("log") / "worker.log")
@@ -142,13 +155,20 @@ def test_arrays_go_there_and_come_back(child: ChildProcess) -> None:
     assert b"this must not" in child.log.read_bytes()  # type: ignore[union-attr]
 
 
-def test_tasks_share_a_warm_process_that_has_torch(child: ChildProcess) -> None:
+def test_tasks_share_a_process(child: ChildProcess) -> None:
+    first, second = (Caller(child, pid).join() for _ in range(2))
+    assert first == second == child.pid
+
+
+def test_a_process_is_warm_and_has_torch() -> None:
     def loaded(**_: Any) -> bool:
         return "torch" in sys.modules
 
-    first, second = (Caller(child, pid).join() for _ in range(2))
-    assert first == second == child.pid
-    assert Caller(child, loaded).join()
+    child = ChildProcess()
+    try:
+        assert Caller(child, loaded).join()
+    finally:
+        child.kill()
 
 
 def test_what_the_user_can_mend_comes_back_as_it_was_raised(

@@ -206,6 +206,9 @@ class FakeScreen:
     def look(self, box: Box | None) -> None:
         self.box = box
 
+    def stroke(self) -> None:
+        self.next = 0.0
+
     @property
     def due(self) -> bool:
         return self.box is not None and time.monotonic() > self.next

@@ -118,7 +118,7 @@ def test_opening_the_slide_again_brings_everything_back(
     paint(viewer.layers.selection.active, slice(200, 240), slice(10, 30))
     before, path = picture(page), page.slide.path
     flushed(page)
-    panel._let_go()
+    panel.let_go()
     written = path.read_bytes()
 
     new = again(qtbot, viewer, slide)
@@ -141,7 +141,7 @@ def test_what_was_drawn_before_the_file_was_read_is_added(
 ) -> None:  # fmt: skip
     drawn(page, LEFT)
     flushed(page)
-    panel._let_go()
+    panel.let_go()
     viewer.layers.clear()
     new = MuViTPanel(viewer)
     qtbot.addWidget(new)
@@ -161,7 +161,7 @@ def test_a_file_that_another_napari_holds_is_left_alone(
     drawn(page, LEFT)
     path = page.slide.path
     flushed(page)
-    panel._let_go()
+    panel.let_go()
     viewer.layers.clear()
     with Project.open(path):
         new = MuViTPanel(viewer)
@@ -216,7 +216,7 @@ def test_a_damaged_line_is_said_and_the_rest_comes_back(
     drawn(page, LEFT, RIGHT)
     path = page.slide.path
     flushed(page)
-    panel._let_go()
+    panel.let_go()
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1].replace(b"polygon", b"polyg0n")
     path.write_bytes(b"".join(lines))
@@ -581,7 +581,7 @@ def test_items_that_nothing_shows_are_kept(
     holes = BrushMask(0, np.ones((5, 5), bool), (60, 60))
     page.add_annotations([Ellipse(1, (100, 100), (60, 50)), holes])
     flushed(page)
-    panel._let_go()
+    panel.let_go()
     new = again(qtbot, viewer, slide)
     drawn(new.annotate, RIGHT)
     kinds = [type(item).__name__ for item in flushed(new.annotate).items]

@@ -194,7 +194,7 @@ def test_scales_are_suggested_and_chosen(
 ) -> None:
     viewer.add_image(np.zeros((4200, 4300), np.uint8), **PLACE)
     data = panel.data
-    assert data.scales.combo.currentText() == "1×, 8×, 32× (suggested)"
+    assert data.scales.combo.currentText() == "1×, 8×, 32× (auto)"
     assert "fits 2 times" in data.scales.why.text()
     assert panel.state.new_model(data.pyramid()).scale_factors == (1, 8, 32)
     data.scales.combo.setCurrentText("1, 3")

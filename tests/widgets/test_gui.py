@@ -271,3 +271,16 @@ def test_closing_napari_amid_a_real_training_saves_it_and_leaves_nothing(
     (model,) = (tmp_path / "napari-muvit").glob("*muvit-model*")
     assert (model / "model.safetensors").stat().st_size > 0
     assert (tmp_path / "napari-muvit").glob("*.muvit.jsonl")
+
+
+def test_docked_before_it_is_loaded_the_panel_fills_its_dock(
+    qtbot: Any, window: Any
+) -> None:
+    # napari filled the half above with a stretch, meant for low widgets.
+    dock, docked = window.window.add_plugin_dock_widget("napari-muvit", "MuViT")
+    qtbot.waitUntil(lambda: docked.panel is not None, timeout=TIMEOUT)
+    QTest.qWait(100)
+    assert docked.panel.height() > 0.9 * docked.height()
+    assert docked.panel.y() < 20
+    QTest.mouseClick(dock.title.close_button, Qt.MouseButton.LeftButton)
+    delete(qtbot, docked)

@@ -236,15 +236,14 @@ def test_every_setting_of_the_forms_reaches_the_task(
     page.options.training.editors["learning_rate"].setText("0.005")  # type: ignore[union-attr]
     page.options.training.editors["upright"].setChecked(True)  # type: ignore[union-attr]
     page.options.training.editors["schedule"].setCurrentText("cosine")  # type: ignore[union-attr]
-    page.options.model.editors["scale_factors"].setText("1, 2, 8")  # type: ignore[union-attr]
-    page.options.model.editors["scale_factors"].editingFinished.emit()  # type: ignore[union-attr]
+    page.options.model.editors["pyramid_channels"].setText("8, 16, 16, 24")  # type: ignore[union-attr]
+    page.options.model.editors["pyramid_channels"].editingFinished.emit()  # type: ignore[union-attr]
     task = page.task()
     assert task.config.learning_rate == 0.005
     assert task.config.upright
     assert task.config.schedule == "cosine"
     assert task.model is not None
-    assert task.model.scale_factors == (1, 2, 8)
-    assert "1×, 2×, 8×" in page.summary.text()
+    assert task.model.pyramid_channels == (8, 16, 16, 24)
     # What was not touched stays as the preset says.
     assert task.config.batch_size == PRESETS["tiny"].training["batch_size"]
     page.preset.setCurrentIndex(page.preset.findData("small"))
@@ -260,7 +259,7 @@ def test_every_setting_of_the_forms_reaches_the_task(
     [
         ("training", "learning_rate", "much", "learning_rate is 'much'"),
         ("training", "batch_size", "0", "batch_size"),
-        ("model", "scale_factors", "4, 1", "scale_factors"),
+        ("model", "pyramid_channels", "4, x", "pyramid_channels"),
         ("model", "crop_size", "33", "crop_size"),
     ],
 )

@@ -23,6 +23,11 @@ def sight(size: float | None = 0.5, own: float | None = None) -> Sight:
 
 
 def views(viewer: ViewerModel) -> list[Shapes]:
+    """Layers of boxes that are seen."""
+    return [x for x in every(viewer) if x.visible]
+
+
+def every(viewer: ViewerModel) -> list[Any]:
     return [x for x in viewer.layers if x.metadata.get("muvit") == VIEW]
 
 
@@ -97,6 +102,10 @@ def test_boxes_follow_the_mouse_and_go(
     panel.data.boxes_button.click()
     assert views(viewer) == []
     assert viewer.mouse_move_callbacks == []
+    # Again, and it is the same layer.
+    panel.data.boxes_button.click()
+    assert views(viewer) == every(viewer) == [layer]
+    assert viewer.layers.selection.active is image
 
 
 def test_boxes_are_no_annotation(
@@ -138,8 +147,8 @@ def test_boxes_go_with_the_panel(
     panel: MuViTPanel, viewer: ViewerModel, image: Any
 ) -> None:
     panel.data.boxes_button.click()
-    panel._let_go()
-    assert views(viewer) == []
+    panel.let_go()
+    assert every(viewer) == []
 
 
 def test_without_a_slide_there_are_none(

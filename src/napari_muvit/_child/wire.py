@@ -6,17 +6,16 @@ on their way, and other threads of the process go on meanwhile.
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import cloudpickle
-
-if TYPE_CHECKING:
-    import io
+import numpy as np
 
 Kind = Literal[
     "task", "stop", "command", "begun", "progress", "told", "result", "failed"
@@ -44,6 +43,20 @@ class Message:
         return pickle.loads(body, buffers=buffers)
 
 
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles strided arrays as whole ones, which then travel beside the rest."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if (
+            type(obj) is np.ndarray
+            and not obj.dtype.hasobject
+            and not (obj.flags.c_contiguous or obj.flags.f_contiguous)
+        ):
+            # As a copy inside the pickle it would hold up all other threads.
+            return np.ascontiguousarray(obj).__reduce_ex__(5)
+        return super().reducer_override(obj)
+
+
 class Wire:
     """Sends and receives messages; any thread may send, one receives.
 
@@ -68,8 +81,9 @@ class Wire:
             Whatever pickling ``content`` raises; nothing was sent then.
         """
         buffers: list[pickle.PickleBuffer] = []
-        body = cloudpickle.dumps(content, protocol=5, buffer_callback=buffers.append)
-        parts = [memoryview(body), *(b.raw() for b in buffers)]
+        body = io.BytesIO()
+        _Pickler(body, protocol=5, buffer_callback=buffers.append).dump(content)
+        parts = [body.getbuffer(), *(b.raw() for b in buffers)]
         head = _HEAD.pack(KINDS.index(kind), number, len(parts))
         sizes = b"".join(_SIZE.pack(part.nbytes) for part in parts)
         with self._sending:

@@ -27,6 +27,8 @@ REST_SHARE = 6.0
 LEAST_SECONDS = 2.0
 """Of training between two pictures of the same place."""
 LEAST_AFTER_LOOK = 0.5
+AFTER_STROKE = 4.0
+"""Seconds of training behind a new stroke before the screen is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ class Screen:
             return
         self._box = box
         self._next = min(self._next, time.monotonic() + LEAST_AFTER_LOOK)
+
+    def stroke(self) -> None:
+        """Something was drawn: look again when it was learned from for a moment."""
+        self._next = min(self._next, time.monotonic() + AFTER_STROKE)
 
     @property
     def due(self) -> bool:

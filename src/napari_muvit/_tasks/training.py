@@ -189,7 +189,7 @@ class User:
     def listen(self) -> None:
         """Take what has come, and wait while the user holds the training."""
         self._take_all()
-        while self._held and not self.should_stop():
+        while not self.should_stop() and self._held:
             time.sleep(HELD_SECONDS)
 
     def drop_if_unwanted(self, folder: Path) -> None:
@@ -220,6 +220,8 @@ class User:
             self._screen.look(command.box)
         elif isinstance(command, Annotate) and self._trainer is not None:
             self._trainer.annotate(command.slide, command.annotations)
+            if self._screen is not None:
+                self._screen.stroke()
 
 
 class _Watch:

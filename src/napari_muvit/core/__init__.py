@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import ModelConfig, PredictionConfig, TrainingConfig
     from .data.annotations import Annotations
+    from .data.named_labels import read_annotations
     from .data.open import open_pyramid
     from .data.pyramid import Pyramid
     from .data.synthetic import write_synthetic
@@ -70,6 +71,7 @@ _HOMES = {
     ),
     "data.convert": ("Conversion", "convert"),
     "data.geojson": ("read_geojson", "write_geojson"),
+    "data.named_labels": ("read_annotations",),
     "data.label_export": ("write_label_image",),
     "data.open": ("open_pyramid",),
     "data.project": ("Project",),
@@ -134,9 +136,9 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader meets them
     "context_difference", "ContextDifference", "evaluate", "Evaluation",
     "preview_slide", "Preview", "seam_score", "SeamScore",
     "export_prediction", "ExportConfig", "Export", "write_synthetic",
-    "convert", "Conversion", "read_geojson", "write_geojson", "find_tissue",
-    "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask", "LabelImage",
-    "Region", "Project", "write_label_image",
+    "convert", "Conversion", "read_annotations", "read_geojson", "write_geojson",
+    "find_tissue", "TissueMask", "Polygon", "Rectangle", "Ellipse", "BrushMask",
+    "LabelImage", "Region", "Project", "write_label_image",
     "probe_linear", "LinearProbeResult", "probe_mae", "MAEErrorResult", "probe_boxes",
     "BoxNoiseResult", "write_result",
     "MuvitError", "Cancelled",

@@ -18,9 +18,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QVBoxLayout,
+    QWidget,
+)
 
-from .ui import Combo, form, text
+from .ui import Combo, form
 
 AUTOMATIC = "auto"
 """What stands in a field that is left to the program."""
@@ -46,12 +53,15 @@ class ConfigForm(QWidget):
         self.editors: dict[str, QCheckBox | Combo | QLineEdit] = {}
         layout = form()
         layout.setContentsMargins(0, 0, 0, 0)
+        # Long names stand above their field, so that the panel stays narrow.
+        layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for name in names:
             editor = self._editor(name)
             words = docs.get(name, "")
             editor.setToolTip(words)
             editor.setAccessibleName(name)
-            label = text(name.replace("_", " "), words)
+            label = QLabel(name.replace("_", " "))
+            label.setToolTip(words)
             label.setBuddy(editor)
             layout.addRow(label, editor)
             self.editors[name] = editor

@@ -189,7 +189,7 @@ class DataPage(QWidget):
     def hide_boxes(self) -> None:
         """Take the boxes away, with the panel."""
         self.boxes_button.setChecked(False)
-        self.boxes.hide()
+        self.boxes.close()
 
     def dragEnterEvent(self, event: Any) -> None:
         """Take model folders that are dropped upon the page."""

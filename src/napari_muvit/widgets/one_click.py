@@ -1,4 +1,4 @@
-"""Layers > Segment > MuViT: predict whole slide."""
+"""Commands of the menus and the command palette."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .last_model import last_model
 if TYPE_CHECKING:
     from .panel import MuViTPanel
 
-PREDICT_STEP = 3
+TRAIN_STEP, PREDICT_STEP = 2, 3
 
 
 def predict_whole_slide(viewer: napari.viewer.Viewer) -> None:
@@ -60,3 +60,31 @@ def _choose(panel: MuViTPanel, viewer: Any) -> None:
                 "one with … on the Predict page."
             )
         panel.predict.model.use(folder)
+
+
+def start_training(viewer: napari.viewer.Viewer) -> None:
+    """Train on what is annotated, as the Train page would; opens the panel if need be.
+
+    Parameters
+    ----------
+    viewer
+        napari passes it by the type of this parameter.
+    """
+    _dock, panel = viewer.window.add_plugin_dock_widget("napari-muvit", "MuViT")
+    panel.show_step(TRAIN_STEP)
+    if panel.runner.busy:
+        show_warning("MuViT is at work. Wait until it is done, or stop it.")
+        return
+    panel.train.train()
+
+
+def stop_work(viewer: napari.viewer.Viewer) -> None:
+    """Stop what MuViT is at, and keep what is done.
+
+    Parameters
+    ----------
+    viewer
+        napari passes it by the type of this parameter.
+    """
+    _dock, panel = viewer.window.add_plugin_dock_widget("napari-muvit", "MuViT")
+    panel.stop()

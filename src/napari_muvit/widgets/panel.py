@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -15,6 +16,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QShortcut,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -24,6 +26,7 @@ from superqt import QElidingLabel
 from .._child import ChildDied, ChildProcess
 from ..core.progress import Progress
 from .annotate_page import AnnotatePage
+from .copy_script import ScriptCopier
 from .data_page import DataPage
 from .job import JobRunner
 from .model_library import ModelLibrary
@@ -122,9 +125,12 @@ class MuViTPanel(QWidget):
             made = button(
                 f"{index + 1}  {name}",
                 partial(self.show_step, index),
-                f"Step {index + 1} of {len(STEPS)}: {name}",
+                f"Step {index + 1} of {len(STEPS)}: {name} (Ctrl+{index + 1})",
                 checkable=True,
             )
+            keys = QShortcut(QKeySequence(f"Ctrl+{index + 1}"), self)
+            keys.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            keys.activated.connect(partial(self.show_step, index))
             made.setStyleSheet("padding: 4px 2px;")
             group.addButton(made)
             line.addWidget(made, 1)
@@ -134,8 +140,15 @@ class MuViTPanel(QWidget):
     def _make_footer(self) -> QWidget:
         self.status = QElidingLabel("Ready.")
         self.status.setElideMode(Qt.TextElideMode.ElideRight)
-        self.stop_button = button("Stop", self._stop, "Stop now; what is done is kept.")
+        self.stop_button = button("Stop", self.stop, "Stop now; what is done is kept.")
         self.stop_button.setEnabled(False)
+        copier = ScriptCopier(self, self._say)
+        self.script_button = button(
+            "Script",
+            copier.copy,
+            "Copy Python that does this step without the window, for the command line "
+            "or a cluster",
+        )
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(BAR_HEIGHT)
@@ -146,6 +159,7 @@ class MuViTPanel(QWidget):
         layout.setSpacing(6)
         line = QHBoxLayout()
         line.addWidget(self.status, 1)
+        line.addWidget(self.script_button)
         line.addWidget(self.stop_button)
         layout.addLayout(line)
         layout.addWidget(self.bar)
@@ -169,7 +183,7 @@ class MuViTPanel(QWidget):
         runner, annotate, boxes = self.runner, self.annotate, self.data.boxes
 
         def let_go() -> None:
-            boxes.hide()
+            boxes.close()
             runner.close()
             annotate.release()
 
@@ -179,19 +193,24 @@ class MuViTPanel(QWidget):
         """Notice that the dock is closed: napari takes the panel out of it."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parentWidget() is None:
-                self._let_go()
-            elif self._closed:
-                self._closed = False
-                self.reset_choices()
+                self.let_go()
+            else:
+                self.come_back()
         return bool(super().event(event))
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Stop the work and leave the layers, which live longer than the panel."""
         self._closed = True
         self.data.hide_boxes()
         self.runner.close()
         self.annotate.set_layers([], None)
         self.annotate.release()
+
+    def come_back(self) -> None:
+        """Follow the layers again, docked once more."""
+        if self._closed:
+            self._closed = False
+            self.reset_choices()
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls it when they change."""
@@ -207,6 +226,8 @@ class MuViTPanel(QWidget):
         self.pages.setCurrentIndex(index)
         if index == 0:
             self.data.refresh()
+        if index == 2:
+            self.train.refresh()
         self._show_models()
 
     def _show_models(self) -> None:
@@ -230,7 +251,10 @@ class MuViTPanel(QWidget):
     def _on_trained(self, model: Any) -> None:
         self.predict.model.show_models(model.path)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop what is under way; what is done is kept."""
+        if not self.runner.busy:
+            return
         self.stop_button.setEnabled(False)
         self._say("Stopping …")
         self.runner.stop()

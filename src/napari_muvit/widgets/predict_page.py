@@ -35,6 +35,7 @@ from .predict_clock import PredictClock
 from .predict_options import PredictOptions
 from .regions import seen_box, selected_outlines
 from .result_box import ResultBox
+from .settings import read_settings
 from .state import PanelState
 from .streaming import LivePrediction
 from .ui import Combo, Warning_, beside, button, form, text
@@ -236,6 +237,19 @@ class PredictPage(QWidget):
         one = PredictTask(pyramid, shown.model, shown.config, outputs, focus)
         return one, self._on_done
 
+    def task(self) -> Task:
+        """Return the prediction that the page describes.
+
+        Raises
+        ------
+        MuvitError
+            If something is missing, in one sentence.
+        """
+        asked = self._asked()
+        if asked is None:
+            raise MuvitError(self.problem.text())
+        return self._task(*asked)[0]
+
     def _asked(self) -> tuple[Image, Predicted] | None:
         """What is to be predicted how; None where something is wrong, which is said."""
         self.problem.say("")
@@ -261,7 +275,10 @@ class PredictPage(QWidget):
         elif self.region.currentText() == SELECTED:
             where["outlines"] = selected_outlines(self.viewer, image)
         return PredictionConfig(
-            **self.options.values(pyramid.shape), **where, num_threads=worker_threads()
+            **self.options.values(pyramid.shape),
+            **where,
+            num_threads=worker_threads(),
+            device=read_settings().device,
         )
 
     def _on_told(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from .._tasks.pretraining import PretrainTask
 from .._tasks.training import Trained
@@ -20,6 +20,7 @@ from .job import JobRunner, worker_threads
 from .places import model_folder
 from .settings import read_settings
 from .state import PanelState
+from .train_options import minutes_box
 from .ui import Warning_, button, form, text
 
 DEFAULT_MINUTES = 10.0
@@ -50,9 +51,7 @@ class PretrainPart(QWidget):
         self._pyramids = pyramids
         self.encoder: Path | None = None
         """The model that new trainings start from."""
-        self.minutes = QDoubleSpinBox()
-        self.minutes.setRange(0.1, 10_000)
-        self.minutes.setSuffix(" min")
+        self.minutes = minutes_box("How long to look at the slide.")
         self.minutes.setValue(DEFAULT_MINUTES)
         self.start_button = button(
             "Pretrain on this slide", self.start, "Go on drawing meanwhile"

@@ -15,7 +15,7 @@ from . import describe
 from .ui import Combo, text
 
 Factors = tuple[float, ...]
-SUGGESTED = " (suggested)"
+SUGGESTED = " (auto)"
 
 
 def factor_words(factors: Sequence[float]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
 
 from ..core.config import ModelConfig, TrainingConfig
 from .config_form import ConfigForm
@@ -23,12 +24,25 @@ TRAINING = (
 )  # fmt: skip
 """Fields of a training on one device; several ones belong on a server."""
 MODEL = (
-    "scale_factors", "crop_size", "patch_size", "attention", "decoder", "embed_dim",
+    "crop_size", "patch_size", "attention", "decoder", "embed_dim",
     "depth", "num_heads", "mlp_ratio", "decoder_dim", "pyramid_channels",
-    "pyramid_norm", "context_skip", "level_heads", "rotary_mode", "normalisation",
-    "num_queries",
+    "pyramid_norm", "context_skip", "level_heads", "rotary_mode", "num_queries",
 )  # fmt: skip
-"""Fields of a new model; the rest follows from slide and classes."""
+"""Fields of a new model; the rest is chosen on the first two pages."""
+
+
+def minutes_box(tooltip: str) -> QDoubleSpinBox:
+    """Return a field for a time in minutes."""
+    box = QDoubleSpinBox()
+    box.setRange(0.1, 10_000)
+    box.setDecimals(1)
+    box.setSuffix(" min")
+    box.setToolTip(tooltip)
+    return box
+
+
+_DEFAULTS = {each.name: each.default for each in dataclasses.fields(ModelConfig)}
+"""Settings of a model that a preset leaves open; those that follow are empty."""
 
 
 class TrainOptions(QWidget):
@@ -57,4 +71,4 @@ class TrainOptions(QWidget):
     ) -> None:
         """Show the settings of a preset, from which changes count."""
         self.training.show_values(training)
-        self.model.show_values(model)
+        self.model.show_values({**_DEFAULTS, **model})

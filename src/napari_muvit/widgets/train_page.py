@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
-    QDoubleSpinBox,
     QMessageBox,
     QPushButton,
     QVBoxLayout,
@@ -35,7 +34,7 @@ from .places import model_folder
 from .pretrain_part import PretrainPart
 from .settings import read_settings
 from .state import PanelState
-from .train_options import TrainOptions
+from .train_options import TrainOptions, minutes_box
 from .trained import TrainingNotes, remember_trained
 from .training_checks import check_place, missing_classes
 from .training_data import TrainingData
@@ -52,9 +51,10 @@ DEFAULT_MINUTES = 30.0
 """For presets that name none."""
 LIVE, THOROUGH = "live", "thorough"
 WAYS = {
-    LIVE: "live: strokes count at once",
-    THOROUGH: "thorough: the best is kept",
+    LIVE: "live, as you draw",
+    THOROUGH: "thorough",
 }
+MINUTES_TIP = "How long to train. You can stop earlier: what was learned is kept."
 WAY_TIP = (
     "Live: what you draw meanwhile counts from the next step on, and the slide shows "
     "what the model makes of it. Thorough: a part of the annotations is held back to "
@@ -83,6 +83,7 @@ class TrainPage(QWidget):
         self.runner = runner
         self._image = image
         self._data = data
+        self._pyramids = pyramids
         self.watch: TrainingWatch | None = None
         self.start_from = ModelChooser(
             state,
@@ -93,7 +94,7 @@ class TrainPage(QWidget):
         self.preset = Combo("How large the model is.")
         self.way = Combo(WAY_TIP)
         self.summary = text()
-        self.minutes = self._make_minutes()
+        self.minutes = minutes_box(MINUTES_TIP)
         self.options = TrainOptions()
         self.changes = OptionChanges(state, self.options)
         self.pretraining = PretrainPart(state, runner, pyramids)
@@ -108,17 +109,6 @@ class TrainPage(QWidget):
         self.minutes.setValue(self._usual_minutes())
         runner.busy_changed.connect(self._on_busy)
         self._on_busy(False)
-
-    @staticmethod
-    def _make_minutes() -> QDoubleSpinBox:
-        box = QDoubleSpinBox()
-        box.setRange(0.1, 10_000)
-        box.setDecimals(1)
-        box.setSuffix(" min")
-        box.setToolTip(
-            "How long to train. You can stop earlier: what was learned is kept."
-        )
-        return box
 
     def _make_buttons(self) -> None:
         self.train_button = button(
@@ -214,7 +204,7 @@ class TrainPage(QWidget):
 
     def _describe(self) -> None:
         start = self.start_from.chosen
-        factors = self.state.network[1]["scale_factors"]
+        factors = self._factors()
         scales = ", ".join(f"{f:g}×" for f in factors)
         if start is None:
             summary = PRESETS[self.state.preset].summary
@@ -223,6 +213,17 @@ class TrainPage(QWidget):
             names = ", ".join(start.config.names)
             words = f"This model knows {names}. Sees every point at {scales}."
         self.summary.setText(words)
+
+    def _factors(self) -> Sequence[float]:
+        """Scale factors for the slide on the Data page, or the usual ones."""
+        try:
+            return self.state.factors_for(self._pyramids()[0])
+        except MuvitError:
+            return tuple(self.state.network[1]["scale_factors"])
+
+    def refresh(self) -> None:
+        """Say again what the model sees, of another slide."""
+        self._describe()
 
     def _model(self, pyramid: Pyramid) -> ModelConfig:
         start = self.start_from.chosen

@@ -35,7 +35,7 @@ def gather(state: PanelState, data: DataPage, annotate: AnnotatePage) -> Trainin
     pyramid = data.pyramid()
     if state.shown is None or not state.slides:
         return TrainingData((pyramid,), (annotate.annotations(),), shown=True)
-    found = _annotated(state, annotate)
+    found = annotated_slides(state, annotate)
     first = found[0].entry is state.shown
     pyramids = [slide.entry.pyramid() for slide in found[1 if first else 0 :]]
     return TrainingData(
@@ -45,7 +45,14 @@ def gather(state: PanelState, data: DataPage, annotate: AnnotatePage) -> Trainin
     )
 
 
-def _annotated(state: PanelState, annotate: AnnotatePage) -> list[AnnotatedSlide]:
+def annotated_slides(state: PanelState, annotate: AnnotatePage) -> list[AnnotatedSlide]:
+    """Return the ticked slides with annotations, the one on the Data page first.
+
+    Raises
+    ------
+    AnnotationError
+        If there is none.
+    """
     try:
         marked = annotate.annotations()
     except AnnotationError as error:

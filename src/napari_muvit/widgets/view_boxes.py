@@ -132,6 +132,7 @@ class ViewBoxes(QObject):
         self._layer: Shapes | None = None
         self._position: NDArray[np.float64] | None = None
         self._width = 0.0
+        self._following = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(MOVE_MS)
@@ -140,10 +141,14 @@ class ViewBoxes(QObject):
     @property
     def shown(self) -> bool:
         """Whether the boxes are there."""
+        return self._there and self._following
+
+    @property
+    def _there(self) -> bool:
         return self._layer is not None and self._layer in self.viewer.layers
 
     def show(self) -> None:
-        """Add the layer, around the middle of what is on screen, and follow the mouse.
+        """Show the layer, around the middle of what is on screen; follow the mouse.
 
         Raises
         ------
@@ -155,32 +160,46 @@ class ViewBoxes(QObject):
         self._width = 0.0
         camera = getattr(self.viewer, "scene", self.viewer).camera
         self._position = np.asarray(camera.center, dtype=np.float64)[-2:]
-        self._layer = _new_layer(sight, image, self._corners(sight, image))
         active = self.viewer.layers.selection.active
-        self.viewer.add_layer(self._layer)
+        self._following = True
+        if self._layer is None or not self._there:
+            self._layer = _new_layer(image)
+            self.viewer.add_layer(self._layer)
+        _fill(self._layer, sight, image, self._corners(sight, image))
+        self._layer.visible = True
         self.viewer.layers.selection.active = active
         self.follow()
         self.viewer.mouse_move_callbacks.append(self._on_move)
         self.viewer.layers.events.removed.connect(self._on_removed)
 
     def hide(self) -> None:
-        """Take the layer away again."""
-        layer, self._layer = self._layer, None
-        if layer is None:
-            return
+        """Hide the layer.
+
+        It stays in the viewer, out of sight: to draw a scene from which a Shapes layer
+        was taken ends napari on computers that draw by software.
+        """
         with suppress(RuntimeError):  # the timer went with the window
             self._timer.stop()
-        with suppress(ValueError):
-            self.viewer.mouse_move_callbacks.remove(self._on_move)
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        if layer in self.viewer.layers:
-            self.viewer.layers.remove(layer)
+        if self._following:
+            self._following = False
+            with suppress(ValueError):
+                self.viewer.mouse_move_callbacks.remove(self._on_move)
+            self.viewer.layers.events.removed.disconnect(self._on_removed)
+        if self._layer is not None and self._there:
+            self._layer.visible = False
+
+    def close(self) -> None:
+        """Take the layer out of the viewer, with the panel."""
+        self.hide()
+        if self._layer is not None and self._there:
+            self.viewer.layers.remove(self._layer)
+        self._layer = None
 
     def refresh(self) -> None:
         """Follow another slide, another model or other scales."""
-        if self._layer is None:
+        if not self._following:
             return
-        if not self.shown:  # deleted by the user
+        if not self._there:  # deleted by the user
             self.hide()
             return
         try:
@@ -192,7 +211,7 @@ class ViewBoxes(QObject):
             self.show()
 
     def _on_removed(self, _event: Any) -> None:
-        if not self.shown:
+        if not self._there:
             self.hide()
 
     def _on_move(self, _viewer: Any, event: Any) -> None:
@@ -226,27 +245,35 @@ def _rectangle(box: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
 
 
-def _new_layer(
-    sight: Sight, image: Image, corners: list[NDArray[np.float64]]
-) -> Shapes:
+def _new_layer(image: Image) -> Shapes:
     from napari.layers import Shapes
 
-    count = len(sight.factors)
-    colors = [COLORS[k % len(COLORS)] for k in range(count)]
     layer = Shapes(
-        corners,
-        shape_type="rectangle",
+        None,
+        ndim=2,
         name=NAME,
-        features={"seen": sight.labels()},
-        text={
-            "string": "{seen}", "anchor": "upper_left", "size": TEXT_SIZE,
-            "color": {"array": colors, "default": "white"},
-        },
-        edge_color=colors,
-        face_color="transparent",
         opacity=1.0,
         metadata={"muvit": VIEW},
         **layer_kwargs(image),
-    )  # fmt: skip
+    )
     layer.editable = False
     return layer
+
+
+def _fill(
+    layer: Shapes, sight: Sight, image: Image, corners: list[NDArray[np.float64]]
+) -> None:
+    """Put the boxes of a slide and a model into the layer."""
+    colors = [COLORS[k % len(COLORS)] for k in range(len(corners))]
+    place = layer_kwargs(image)
+    layer.scale, layer.translate = place["scale"], place["translate"]
+    layer.units = place["units"]
+    layer.data = []
+    layer.add(
+        corners, shape_type="rectangle", edge_color=colors, face_color="transparent"
+    )
+    layer.features = {"seen": sight.labels()}
+    layer.text = {
+        "string": "{seen}", "anchor": "upper_left", "size": TEXT_SIZE,
+        "color": {"array": colors, "default": "white"},
+    }  # fmt: skip

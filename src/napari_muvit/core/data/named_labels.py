@@ -89,6 +89,30 @@ def read_project(path: str | Path) -> ProjectLabels:
     return ProjectLabels(path, log.header.slide, tuple(items), names, colors, log.note)
 
 
+def read_annotations(
+    path: str | Path, class_names: Sequence[str] | None = None
+) -> Annotations:
+    """Read a project or GeoJSON file, which another process may have open.
+
+    Parameters
+    ----------
+    path
+        File of one slide.
+    class_names
+        Names of the labels 1..K; None: as the file has them.
+
+    Raises
+    ------
+    ImageNotFoundError
+        If there is no file.
+    AnnotationError
+        If it cannot be read, or an item has another class.
+    """
+    (file,) = read_named([path])
+    names = shared_names([file]) if class_names is None else class_names
+    return file.annotations(names)
+
+
 def is_named(source: Any) -> bool:
     """Whether a label source is named like a GeoJSON or a project file."""
     return is_geojson(source) or is_project(source)
