@@ -9,6 +9,7 @@ import numpy as np
 
 from .._layer_annotations import shape_classes
 from .._layer_items import Drawn
+from .state import LabelClass
 
 if TYPE_CHECKING:
     from napari.layers import Shapes
@@ -21,6 +22,9 @@ class Snapshot:
     drawn: tuple[Drawn, ...] = ()
     names: tuple[str, ...] = ()
     """Class of each; empty where it has none."""
+
+    def __bool__(self) -> bool:
+        return bool(self.drawn)
 
     def __add__(self, other: Snapshot) -> Snapshot:
         return Snapshot(self.drawn + other.drawn, self.names + other.names)
@@ -41,6 +45,20 @@ class Snapshot:
         return len(self.drawn) == len(other.drawn) and all(
             a is b for a, b in zip(self.drawn, other.drawn, strict=True)
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """Classes and outlines at one moment; paint has a history of its own."""
+
+    classes: tuple[LabelClass, ...]
+    outlines: Snapshot
+    values: tuple[tuple[str, int], ...]
+    """With which value each class is painted."""
+
+    def same(self, other: Moment) -> bool:
+        """Whether nothing has changed between the two."""
+        return self.classes == other.classes and self.outlines.same(other.outlines)
 
 
 class SnapshotReader:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from napari.layers.base import ActionType
 from napari.utils.colormaps.standardize_color import transform_color
@@ -43,6 +44,8 @@ TOOLS = {
 SPECIAL = {"Erase": ERASED, "Background box": REGION}
 """Tools that draw another class than the current one."""
 FAINT = 0.08
+Look = tuple[NDArray[Any], NDArray[Any]]
+"""Edge and face colour."""
 ERASED_EDGE, ERASED_FACE = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 0.3)
 
 
@@ -50,6 +53,13 @@ def new_shapes(
     viewer: ViewerModel, image: Image, state: PanelState, key: str = ""
 ) -> Shapes:
     """Add an empty Shapes layer upon ``image``, in its pixels; ``key`` names it."""
+    layer = make_shapes(image, state, key)
+    viewer.add_layer(layer)
+    return layer
+
+
+def make_shapes(image: Image, state: PanelState, key: str = "") -> Shapes:
+    """Return such a layer that is not in the viewer yet."""
     from napari.layers import Shapes
 
     layer = Shapes(
@@ -62,8 +72,23 @@ def new_shapes(
         **layer_kwargs(image),
     )
     apply_classes(layer, state)
-    viewer.add_layer(layer)
     return layer
+
+
+def lie_upon(layer: Shapes, image: Image) -> None:
+    """Put a layer in the pixels of an image that was given another pixel size."""
+    where = layer_kwargs(image)
+    layer.scale, layer.translate = where["scale"], where["translate"]
+    layer.units = where["units"]
+
+
+def find_outlines(viewer: ViewerModel, key: str) -> Shapes | None:
+    """Return our layer of the slide with this key; None: it is not in the viewer."""
+    for layer in viewer.layers:
+        ours = layer.metadata.get("muvit") == OUTLINES
+        if ours and layer.metadata.get(IMAGE) == key:
+            return layer
+    return None
 
 
 def apply_classes(
@@ -78,6 +103,10 @@ def apply_classes(
     known = list(
         dict.fromkeys([*state.names, *SPECIAL.values(), *(n for n in names if n)])
     )
+    looks = {name: _look(name, state) for name in known}
+    if renamed is None and _is_dressed(layer, looks):
+        set_current(layer, state)  # to colour a thousand shapes again takes a while
+        return
     features = layer.features.copy()
     features["class"] = pd.Categorical(
         [name or None for name in names], categories=known
@@ -87,12 +116,27 @@ def apply_classes(
     # fill both maps.
     layer.face_color = "class"
     layer.edge_color = "class"
-    for name in known:
-        edge, face = _look(name, state)
+    for name, (edge, face) in looks.items():
         layer.edge_color_cycle_map[name] = edge
         layer.face_color_cycle_map[name] = face
     layer.refresh_colors()
     set_current(layer, state)
+
+
+def _is_dressed(layer: Shapes, looks: Mapping[str, Look]) -> bool:
+    """Whether the shapes have these classes and colours since they were given last."""
+    column = layer.features.get("class")
+    if column is None or not isinstance(column.dtype, pd.CategoricalDtype):
+        return False  # given by name since
+    if list(column.cat.categories) != list(looks):
+        return False
+    if {str(layer.edge_color_mode), str(layer.face_color_mode)} != {"cycle"}:
+        return False
+    return all(
+        np.array_equal(layer.edge_color_cycle_map.get(name), edge)
+        and np.array_equal(layer.face_color_cycle_map.get(name), face)
+        for name, (edge, face) in looks.items()
+    )
 
 
 def _look(name: str, state: PanelState) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,41 +11,40 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from .._layer_items import drawn_area, is_region, is_special
-from .._layers import layer_kwargs, layer_path, layer_pixel_size, plane_shape
+from .._layers import layer_path, layer_pixel_size, plane_shape
 from ..core.data.items import Area
 from .autosave import Autosave, Content, SlideIdentity
 from .brush import IMAGE, BrushLayers
 from .class_amounts import regions
 from .history import History, Step
 from .outline_areas import OutlineAreas
-from .outline_snapshot import Snapshot, put_back
+from .outline_pieces import PIECE, Filling
+from .outline_snapshot import Moment, Snapshot, put_back
 from .places import project_path, shared_project
 from .restoring import split_items, take_classes
-from .shapes import OUTLINES, ShapesWatcher, apply_classes, fit_outlines, new_shapes
-from .state import LabelClass, PanelState
+from .shapes import (
+    OUTLINES,
+    ShapesWatcher,
+    apply_classes,
+    find_outlines,
+    fit_outlines,
+    lie_upon,
+    make_shapes,
+    new_shapes,
+)
+from .state import PanelState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
 
 
+MOVED = ("scale", "translate", "units")
+
+
 def slide_path(image: Image) -> Path:
     """Return the project file of an image layer."""
     return project_path(image.name, layer_path(image), plane_shape(image))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Moment:
-    """Classes and outlines at one moment; paint has a history of its own."""
-
-    classes: tuple[LabelClass, ...]
-    outlines: Snapshot
-    values: tuple[tuple[str, int], ...]
-    """With which value each class is painted."""
-
-    def same(self, other: Moment) -> bool:
-        """Whether nothing has changed between the two."""
-        return self.classes == other.classes and self.outlines.same(other.outlines)
 
 
 class SlideAnnotations(QObject):
@@ -97,8 +95,9 @@ class SlideAnnotations(QObject):
         self._others: list[Area] = []
         self._now = self._moment()
         self._ready = self._held = False
-        for event in (image.events.scale, image.events.translate, image.events.units):
-            event.connect(self._follow_image)
+        self._filling: Filling | None = None
+        for event in MOVED:
+            getattr(image.events, event).connect(self._follow_image)
 
     def open(self) -> None:
         """Bring back what the file holds, if there is one."""
@@ -106,8 +105,10 @@ class SlideAnnotations(QObject):
 
     def close(self) -> None:
         """Let go of the layers and the file; what is drawn stays on screen."""
-        for event in ("scale", "translate", "units"):
+        for event in MOVED:
             getattr(self.image.events, event).disconnect(self._follow_image)
+        if self._filling is not None:
+            self._filling.stop()
         self.unbind()
         self.brush.release()
         self.autosave.close()
@@ -125,15 +126,10 @@ class SlideAnnotations(QObject):
         return self.layer is None or self.layer.metadata.get(IMAGE) == self.key
 
     def own_layer(self) -> Shapes:
-        """Return the layer for this slide; if it is gone, one with what it held.
-
-        Painted layers that are gone come back, too.
-        """
+        """Return the layer for this slide, with what it held; paint comes back, too."""
         self.brush.bring_back()
-        for layer in self.viewer.layers:
-            ours = layer.metadata.get("muvit") == OUTLINES
-            if ours and layer.metadata.get(IMAGE) == self.key:
-                return layer
+        if found := find_outlines(self.viewer, self.key):
+            return found
         held = self._own.now
         with self._hold():
             # Added to the viewer it is chosen at once, while it is empty.
@@ -173,8 +169,7 @@ class SlideAnnotations(QObject):
         self._outlines = self._own
 
     def _areas_held(self) -> bool:
-        drawn = bool(self._own.now.drawn)
-        return not self._ready or drawn or bool(self.brush.layers)
+        return not self._ready or bool(self._own.now) or bool(self.brush.layers)
 
     def _reset(self) -> None:
         """Begin anew with what is on screen: nothing to undo."""
@@ -185,11 +180,8 @@ class SlideAnnotations(QObject):
 
     def _follow_image(self, _event: Any = None) -> None:
         """Lie upon the slide again after its pixel size was changed."""
-        layer = self.layer
-        if layer is not None and layer.metadata.get("muvit") == OUTLINES:
-            where = layer_kwargs(self.image)
-            layer.scale, layer.translate = where["scale"], where["translate"]
-            layer.units = where["units"]
+        if self.layer is not None and self.layer.metadata.get("muvit") == OUTLINES:
+            lie_upon(self.layer, self.image)
         self.brush.follow_image()
 
     # ---- what is annotated
@@ -350,6 +342,25 @@ class SlideAnnotations(QObject):
         self.autosave.open()
 
     def _on_opened(self, content: Content) -> None:
+        if len(content.items) <= PIECE or find_outlines(self.viewer, self.key):
+            self._take(content)
+            return
+        self.state.touched = take_classes(self.state, content)
+        outlines = split_items(content, self.state.names).outlines
+        layer = make_shapes(self.image, self.state, self.key)
+        fit_outlines(self.viewer, layer)
+        held = self._own.expect(layer, outlines, self.state.names)
+        end = partial(self._on_filled, content, layer)
+        self._filling = Filling(layer, held, self.state, end, self)
+
+    def _on_filled(self, content: Content, layer: Shapes) -> None:
+        # The user may have begun to draw in another one meanwhile.
+        if layer.nshapes and not find_outlines(self.viewer, self.key):
+            with self._hold():
+                self.viewer.add_layer(layer)
+        self._take(content)
+
+    def _take(self, content: Content) -> None:
         if content.items or content.names:
             self._restore(content)
         # Not before it is on screen: else it would be taken for removed.
@@ -359,9 +370,8 @@ class SlideAnnotations(QObject):
         self.failed.emit("")
         note = f" {content.note}" if content.note else ""
         if content.items:
-            self.said.emit(
-                f"{regions(len(content.items))} restored from {self.path.name}.{note}"
-            )
+            count = regions(len(content.items))
+            self.said.emit(f"{count} restored from {self.path.name}.{note}")
         elif note:
             self.said.emit(f"{self.path.name}:{note}")
         self.save()
@@ -380,9 +390,10 @@ class SlideAnnotations(QObject):
             if layer is not None:
                 now = self._own.read(layer)
                 held = self._own.expect(layer, parts.outlines, self.state.names)
-                fit_outlines(self.viewer, layer)
-                put_back(layer, held.without(now) + now, now)
-                apply_classes(layer, self.state)
+                if new := held.without(now):
+                    fit_outlines(self.viewer, layer)
+                    put_back(layer, new + now, now)
+                    apply_classes(layer, self.state)
                 # Before others ask for the areas: what nobody reads is forgotten.
                 self._own.read(layer)
             self.brush.restore(parts.masks, self.state.names, self.state)

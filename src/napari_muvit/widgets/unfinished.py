@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zlib import crc32
 
 import psutil
 
@@ -71,7 +72,7 @@ def find(folder: Path) -> Unfinished | None:
 
 
 def _place(folder: Path, note: Unfinished) -> Path:
-    return folder / NOTES.replace("*", f"-{note.pid}-{Path(note.out).name}")
+    return folder / NOTES.replace("*", f"-{note.pid}-{crc32(note.out.encode()):08x}")
 
 
 def _read(path: Path) -> Unfinished | None:
