@@ -103,11 +103,7 @@ def _micrometres(layer: Layer, values: Pair) -> Pair | None:
 
 def layer_pixel_size(layer: Layer) -> Pair | None:
     """Micrometres (y, x) of a layer's finest pixel; None where they are unknown."""
-    try:
-        place = placement(layer)
-    except PyramidError:
-        return None  # it is rotated: its pixels have no plain size
-    return _micrometres(layer, place.scale)
+    return _micrometres(layer, placement(layer).scale)
 
 
 class _Uncached:

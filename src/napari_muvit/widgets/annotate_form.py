@@ -21,6 +21,7 @@ from .._layer_annotations import count_shapes, shape_classes
 from .._layer_items import is_region, is_special
 from .._layers import layer_pixel_size
 from ..core.data.amounts import Amount, AmountCounter
+from ..core.errors import PyramidError
 from .class_amounts import area_words, special_words, too_little
 from .class_table import ClassTable
 from .drawing_tools import DrawingTools
@@ -31,7 +32,7 @@ from .state import PanelState
 from .ui import LayerCombo, Warning_, button, form, row, text
 
 if TYPE_CHECKING:
-    from napari.layers import Shapes
+    from napari.layers import Image, Shapes
 
 HINT = (
     "Keys 1–9 choose a class, Ctrl+Z takes the last change back. Later regions lie "
@@ -151,8 +152,7 @@ class AnnotateForm(QWidget):
             return
         amounts = self._amounts(slide)
         names = self._state.names
-        size = layer_pixel_size(slide.image)
-        pixel = None if size is None else size[0] * size[1]
+        pixel = _pixel_area(slide.image)
         self.classes.show_areas(
             {
                 n: area_words(a.pixels, pixel) if a.regions else ""
@@ -170,6 +170,15 @@ class AnnotateForm(QWidget):
     def _say_enough(self, words: str) -> None:
         self.enough.setText(words)
         self.enough.setVisible(bool(words))
+
+
+def _pixel_area(image: Image) -> float | None:
+    """Square micrometres of a pixel; None where they are unknown."""
+    try:
+        size = layer_pixel_size(image)
+    except PyramidError:
+        return None  # turned in the midst, which the Data page says
+    return None if size is None else size[0] * size[1]
 
 
 def _flat_button(words: str, tooltip: str) -> QPushButton:
