@@ -213,7 +213,9 @@ def test_a_damaged_line_is_said_and_the_rest_comes_back(
     qtbot: Any, page: AnnotatePage, panel: MuViTPanel, viewer: ViewerModel,
     slide: np.ndarray,
 ) -> None:  # fmt: skip
-    drawn(page, LEFT, RIGHT)
+    drawn(page, LEFT)
+    flushed(page)  # else both may stand in one line
+    drawn(page, RIGHT)
     path = page.slide.path
     flushed(page)
     panel.let_go()
