@@ -37,12 +37,17 @@ def in_dialog(act: Callable[[QDialog], None]) -> None:
 
 
 def type_file(path: Path) -> None:
-    """Type a file's or a folder's name into the file dialog that opens next."""
+    """Type a file's name, or choose a folder, in the file dialog that opens next."""
 
     def act(dialog: QDialog) -> None:
         edit = dialog.findChild(QLineEdit, "fileNameEdit")
         edit.selectAll()
-        QTest.keyClicks(edit, str(path))
+        if path.is_dir():
+            # Typed, each key would send the dialog to another folder.
+            dialog.setDirectory(str(path))
+            edit.clear()
+        else:
+            QTest.keyClicks(edit, str(path))
         # While the dialog looks at folders, its button opens one of them first. The key
         # Return does nothing where no window manager gives the focus.
         for _ in range(5):

@@ -149,9 +149,9 @@ class Session(Hands):
         self.wait(round(1000 * max(0, seconds / 2 - (time.monotonic() - began))))
         self.shot("training")
         self.click(page.pause_button)
-        self.wait(2500)
+        self.wait(6000)  # the step under way, and the preview, are finished first
         steps = len(page.plot.train)
-        self.wait(1500)
+        self.wait(2500)
         must(len(page.plot.train) == steps, "it holds while it is paused")
         self.shot("paused")
         self.click(page.pause_button)
