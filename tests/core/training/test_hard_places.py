@@ -17,7 +17,7 @@ def box(y: float, x: float) -> Box:
 
 def test_the_worst_come_first_and_none_upon_another() -> None:
     places = HardPlaces()
-    for y, x, wrong in ((0, 0, 0.2), (5, 5, 0.9), (50, 50, 0.5), (80, 0, 0.0)):
+    for y, x, wrong in ((0, 0, 0.2), (5, 5, 0.9), (50, 50, 0.5), (80, 0, 0.001)):
         places.add(0, slide(), box(y, x), wrong)
     places.add(1, slide(), box(5, 5), 0.7)
     worst = places.worst(8)

@@ -13,6 +13,10 @@ REMEMBERED = 256
 """Crops that are looked back at."""
 
 
+LEAST_WRONG = 0.01
+"""Share of a crop's annotated pixels, below which nobody has to look."""
+
+
 @dataclass(frozen=True, slots=True)
 class HardPlace:
     """A crop of the training, and how much of it was wrong before it was learned."""
@@ -61,7 +65,7 @@ class HardPlaces:
             if not any(_overlap(place, other) for other in newest):
                 newest.append(place)
         newest.sort(key=lambda place: -place.wrong)
-        return [place for place in newest[:most] if place.wrong > 0]
+        return [place for place in newest[:most] if place.wrong >= LEAST_WRONG]
 
 
 def _overlap(one: HardPlace, other: HardPlace) -> bool:
