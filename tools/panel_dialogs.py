@@ -36,25 +36,23 @@ def in_dialog(act: Callable[[QDialog], None]) -> None:
     QTimer.singleShot(LOOK_MS, look)
 
 
-def type_file(path: Path) -> None:
-    """Type a file's name, or choose a folder, in the file dialog that opens next."""
+def choose_file(path: Path) -> None:
+    """Choose a file or a folder in the file dialog that opens next.
+
+    Typing is not to be relied on: without a window manager that gives the focus, the
+    dialog completes and changes folders while the keys arrive.
+    """
 
     def act(dialog: QDialog) -> None:
-        edit = dialog.findChild(QLineEdit, "fileNameEdit")
-        edit.selectAll()
         if path.is_dir():
-            # Typed, each key would send the dialog to another folder.
             dialog.setDirectory(str(path))
-            edit.clear()
+            dialog.findChild(QLineEdit, "fileNameEdit").clear()
         else:
-            QTest.keyClicks(edit, str(path))
-        # While the dialog looks at folders, its button opens one of them first. The key
-        # Return does nothing where no window manager gives the focus.
-        for _ in range(5):
-            QTest.qWait(1200)
-            if not dialog.isVisible():
-                break
-            press_accept(dialog)
+            dialog.selectFile(str(path))
+        for _ in range(3):
+            QTest.qWait(800)
+            if dialog.isVisible():
+                press_accept(dialog)
 
     in_dialog(act)
 

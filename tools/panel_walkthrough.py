@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from panel_dialogs import choose_reader, type_file
+from panel_dialogs import choose_file, choose_reader
 from panel_hands import CONTROL, LEFT, Hands, must
 from panel_slide import CLASSES, RingSlide, dice
 from qtpy.QtCore import Qt
@@ -290,7 +290,7 @@ class Session(Hands):
         self.step(1)
         path = self.out / "regions.geojson"
         path.unlink(missing_ok=True)
-        type_file(path)
+        choose_file(path)
         self.click(self.named(self.panel.annotate, "Export…"))
         self.until(path.exists, 20, "the export")
         features = json.loads(path.read_text())["features"]
@@ -298,7 +298,7 @@ class Session(Hands):
         self.measured["regions, exported"] = [areas, len(features)]
         must(len(features) >= areas, "every region is in the GeoJSON")
         self.step(3)
-        type_file(self.out)
+        choose_file(self.out)
         self.click(self.panel.predict.shown.export_button)
         self.idle(120)
         self.shot("exported")
