@@ -44,6 +44,7 @@ from ..progress import (
     ignore_progress,
     never_stop,
 )
+from .batch_statistics import Batch, RecentBatches, renew_statistics
 from .budget import Budget
 from .callbacks import progress_event
 from .ema import WeightAverage
@@ -147,6 +148,8 @@ class InteractiveTrainer:
         self._weights_guard = threading.Lock()
         self._recent: deque[NDArray[np.int64]] = deque(maxlen=RECENT)
         self._hard = HardPlaces()
+        self._batches = RecentBatches()
+        self._passes: list[Batch] = []
         self._marked: list[int] = []
         self.steps = 0
         """Steps so far."""
@@ -183,15 +186,22 @@ class InteractiveTrainer:
     def snapshot(self) -> MuViTSegmenter:
         """Return a copy of the model as it is, in evaluation mode, on the CPU.
 
-        It is that behind the last whole step. Training goes on; only the moment in
-        which a step changes the weights is waited for.
+        It is that behind the last whole step; statistics of batch normalisation are
+        taken anew from the last batches. Training goes on; only the moment in which a
+        step changes the weights is waited for.
         """
         with self._weights_guard:
             weights = self._average.shadow or self._first
             weights = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
+            kept = self._batches.all()
         network = MuViTSegmenter(copy.copy(self.config))
         network.load_state_dict(weights)
-        return network.eval()
+        network.to(self.device)
+        batches = [
+            (pixels.to(self.device), boxes.to(self.device)) for pixels, boxes in kept
+        ]
+        renew_statistics(network, batches)
+        return network.to("cpu").eval()
 
     def save(self, out: str | Path) -> Path:
         """Write the model as it is to a folder; see `save_model`."""
@@ -338,6 +348,7 @@ class InteractiveTrainer:
         module.remember_buffers()
         self._optimiser.zero_grad(set_to_none=True)
         size, loss = self._memory.batch.micro_batch, 0.0
+        self._passes = []
         found: list[NDArray[np.int64]] = []
         try:
             for number in range(self._memory.batch.accumulate):
@@ -353,6 +364,8 @@ class InteractiveTrainer:
         # What a snapshot shows; it must not see half of it.
         with self._weights_guard:
             self._average.update()
+            for batch in self._passes:
+                self._batches.add(*batch)
             self._first = {}
             self.steps += 1
         self._recent.append(np.sum(found, axis=0))
@@ -366,6 +379,7 @@ class InteractiveTrainer:
         Also their (K + 1, K + 1) pixels, true label by predicted label.
         """
         batch = default_collate([dataset[i] for i in indices])
+        self._passes.append((batch.pixels, batch.bboxes))
         batch = CropBatch(*(part.to(self.device) for part in batch))
         with torch.autocast(
             self.device.type,

@@ -1,0 +1,76 @@
+"""Statistics of batch normalisation for weights that have just changed.
+
+A network that learns fast outruns the running statistics of its layers, and an average
+of its weights has statistics that no network ever had. Either is normalised well by
+each batch in training and badly by the running statistics in use: after 48 steps a
+class was right in 99 % of the training and in none of the prediction. Taken anew over
+a few batches they fit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BATCHES = 8
+"""Batches over which statistics are taken."""
+MAX_BYTES = 2**26
+"""Of the crops that are kept for it; at least one batch is."""
+
+Batch = tuple[Tensor, Tensor]
+"""(B, L, C, *spatial) pixels and (B, L, 2, N) boxes."""
+
+
+class RecentBatches:
+    """Keeps the last batches of a training; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._batches: deque[Batch] = deque(maxlen=BATCHES)
+        self._guard = threading.Lock()
+
+    def add(self, pixels: Tensor, bboxes: Tensor) -> None:
+        """Keep a batch as it was learned from."""
+        with self._guard:
+            self._batches.append((pixels, bboxes))
+            while len(self._batches) > 1 and self._nbytes() > MAX_BYTES:
+                self._batches.popleft()
+
+    def _nbytes(self) -> int:
+        return sum(pixels.nbytes for pixels, _ in self._batches)
+
+    def all(self) -> list[Batch]:
+        """Return them, oldest first."""
+        with self._guard:
+            return list(self._batches)
+
+
+@torch.no_grad()
+def renew_statistics(network: nn.Module, batches: Sequence[Batch]) -> None:
+    """Take the statistics of all batch normalisation anew, over some batches.
+
+    Parameters
+    ----------
+    network
+        Called as ``network(pixels, bboxes)``; left in evaluation mode.
+    batches
+        On the network's device; without any, nothing is done.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    network.eval()
+    if not layers or not batches:
+        return
+    usual = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all batches, each alike
+        layer.train()
+    for pixels, bboxes in batches:
+        network(pixels, bboxes)
+    for layer, momentum in zip(layers, usual, strict=True):
+        layer.momentum = momentum
+        layer.eval()
