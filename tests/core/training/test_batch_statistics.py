@@ -68,10 +68,11 @@ def test_without_batches_or_layers_nothing_changes(network: nn.Module) -> None:
 
 def test_only_as_many_crops_are_kept_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = RecentBatches()
-    given = batches(module.BATCHES + 3)
+    given = batches(12)  # of 6 crops each
     for batch in given:
         kept.add(*batch)
-    assert [p is q for (p, _), (q, _) in zip(kept.all(), given[3:], strict=True)]
+    assert 6 * (6 - 1) < module.CROPS <= 6 * 6
+    assert all(p is q for (p, _), (q, _) in zip(kept.all(), given[6:], strict=True))
     monkeypatch.setattr(module, "MAX_BYTES", 2 * given[0][0].nbytes)
     kept.add(*given[0])
     assert len(kept.all()) == 2

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BATCHES = 8
-"""Batches over which statistics are taken."""
+CROPS = 32
+"""Crops over which statistics are taken, about; more would delay a stop."""
 MAX_BYTES = 2**26
-"""Of the crops that are kept for it; at least one batch is."""
+"""Of the crops that are kept for it; at least one pass is."""
 
 Batch = tuple[Tensor, Tensor]
 """(B, L, C, *spatial) pixels and (B, L, 2, N) boxes."""
@@ -30,18 +30,21 @@ class RecentBatches:
     """Keeps the last batches of a training; safe from any thread."""
 
     def __init__(self) -> None:
-        self._batches: deque[Batch] = deque(maxlen=BATCHES)
+        self._batches: deque[Batch] = deque()
         self._guard = threading.Lock()
 
     def add(self, pixels: Tensor, bboxes: Tensor) -> None:
         """Keep a batch as it was learned from."""
         with self._guard:
             self._batches.append((pixels, bboxes))
-            while len(self._batches) > 1 and self._nbytes() > MAX_BYTES:
+            while len(self._batches) > 1 and self._too_many():
                 self._batches.popleft()
 
-    def _nbytes(self) -> int:
-        return sum(pixels.nbytes for pixels, _ in self._batches)
+    def _too_many(self) -> bool:
+        """Whether enough would be left without the oldest one."""
+        crops = sum(len(pixels) for pixels, _ in self._batches)
+        nbytes = sum(pixels.nbytes for pixels, _ in self._batches)
+        return crops - len(self._batches[0][0]) >= CROPS or nbytes > MAX_BYTES
 
     def all(self) -> list[Batch]:
         """Return them, oldest first."""
