@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -17,6 +18,9 @@ from .wire import Message, Wire
 
 LAST_SECONDS = 30.0
 """Time in which a task has to end when napari is gone; it saves what it has."""
+
+NICE = 5
+"""Niceness of the process: drawing is worth more than a step of training."""
 
 logger = logging.getLogger(__name__)
 
@@ -132,12 +136,22 @@ def main() -> None:
     )
     bench = Bench(wire)
     threading.Thread(target=bench.listen, name="listen", daemon=True).start()
+    _step_back()
     _warm_up()
     try:
         bench.work()
     except BaseException:
         atexit.unregister(os._exit)  # it has its own exit status
         raise
+
+
+def _step_back() -> None:
+    """Let the window go first where there are few cores."""
+    import psutil
+
+    below = psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else NICE
+    with contextlib.suppress(psutil.Error, OSError):
+        psutil.Process().nice(below)
 
 
 def _warm_up() -> None:
