@@ -200,7 +200,9 @@ class InteractiveTrainer:
         batches = [
             (pixels.to(self.device), boxes.to(self.device)) for pixels, boxes in kept
         ]
-        renew_statistics(network, batches)
+        # As in training: with more threads than cores are free it takes 20 times as long.
+        with threads(self.training_config.num_threads):
+            renew_statistics(network, batches)
         return network.to("cpu").eval()
 
     def save(self, out: str | Path) -> Path:
