@@ -200,7 +200,7 @@ class InteractiveTrainer:
         batches = [
             (pixels.to(self.device), boxes.to(self.device)) for pixels, boxes in kept
         ]
-        # As in training: with more threads than cores are free it takes 20 times as long.
+        # With more threads than cores are free it takes twenty times as long.
         with threads(self.training_config.num_threads):
             renew_statistics(network, batches)
         return network.to("cpu").eval()
