@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 
 from napari_muvit.core.data.pyramid import Pyramid
 from napari_muvit.core.errors import ConfigError
-from napari_muvit.widgets import MuViTPanel, many_slides, predict_page
+from napari_muvit.widgets import MuViTPanel, predict_page
 from napari_muvit.widgets.many_slides import as_slides, said_of
 from napari_muvit.widgets.predict_page import ALL
 
@@ -61,9 +61,8 @@ def test_all_slides_are_predicted_and_the_shown_one_is_shown(
     viewer.add_image(slide, name="one")
     shown = files[0]
     ordered = [shown, files[2], files[1]]
-    for module in (many_slides, predict_page):
-        monkeypatch.setattr(module, "ticked", lambda _state: ordered)
-    monkeypatch.setattr(predict_page, "shown_entry", lambda _state: shown)
+    monkeypatch.setattr(predict_page, "prediction_slides", lambda *_: ordered)
+    panel.state.shown = shown  # type: ignore[assignment]
     page = panel.predict
     page.model.use(saved_model)
     assert page.region.findText(ALL) < 0

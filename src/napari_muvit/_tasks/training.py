@@ -55,12 +55,8 @@ class Hard:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainTask:
-    """Train with validation on held-out places; the best weights are kept.
-
-    A run at the same folder that was stopped or killed is continued. Follows `Pause`
-    and `Discard`, and `Look` with pictures by the best weights so far.
-    """
+class _Training:
+    """What is to be trained on, how, and where the model goes."""
 
     images: tuple[Pyramid, ...]
     annotations: tuple[Annotations, ...]
@@ -74,6 +70,15 @@ class TrainTask:
         return "MuViT training"
 
     __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TrainTask(_Training):
+    """Train with validation on held-out places; the best weights are kept.
+
+    A run at the same folder that was stopped or killed is continued. Follows `Pause`
+    and `Discard`, and `Look` with pictures by the best weights so far.
+    """
 
     def __call__(
         self,
@@ -114,25 +119,12 @@ class TrainTask:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class LiveTrainTask:
+@dataclass(frozen=True, slots=True, repr=False)
+class LiveTrainTask(_Training):
     """Train on annotations that change; the averaged weights are kept.
 
     Follows `Annotate`, `Look`, `Pause` and `Discard`; tells `ScreenPicture` and `Hard`.
     """
-
-    images: tuple[Pyramid, ...]
-    annotations: tuple[Annotations, ...]
-    config: TrainingConfig
-    model: ModelConfig | None
-    start: Path | None
-    out: Path
-    look: Box | None = None
-
-    def __str__(self) -> str:
-        return "MuViT training"
-
-    __repr__ = __str__
 
     def __call__(
         self,

@@ -11,22 +11,6 @@ SQUARE_MM = 1e6
 """Square micrometres; larger areas are said in square millimetres."""
 
 
-def amount_words(amount: Amount, pixel_area: float | None) -> str:
-    """Say regions and area, short enough for a row of the class table.
-
-    Parameters
-    ----------
-    amount
-        Of a class.
-    pixel_area
-        Square micrometres of a pixel; None: unknown, so pixels are said.
-    """
-    words = regions(amount.regions)
-    if not amount.regions:
-        return words
-    return f"{words} · {area_words(amount.pixels, pixel_area)}"
-
-
 def area_words(pixels: float, pixel_area: float | None) -> str:
     """Say an area in the unit that fits."""
     if pixel_area is None:

@@ -40,10 +40,6 @@ class Foldout(QWidget):
         self.head.toggled.connect(self._on_toggled)
         self._on_toggled(False)
 
-    def set_open(self, wanted: bool) -> None:
-        """Show what belongs to it, or fold it away."""
-        self.head.setChecked(wanted)
-
     def _on_toggled(self, shown: bool) -> None:
         arrow = Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow
         self.head.setArrowType(arrow)

@@ -5,37 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
 
 from .._tasks.predicting_many import Slide, SlideEnd
 from ..core.data.pyramid import Pyramid
 from ..core.errors import ConfigError
 from . import describe
 from .places import prediction_paths
-from .state import PanelState
+from .slides import SlideEntry
 
 MAX_OUTPUTS = 100
 """Predictions of one image that may lie side by side."""
-
-
-class Entry(Protocol):
-    """A slide of the list on the Data page."""
-
-    name: str
-    path: Path | None
-    channels: tuple[int, ...] | None
-    pixel_size: float | None
-    ticked: bool
-
-    def pyramid(self) -> Pyramid:
-        """Open it from its layers."""
-
-
-def ticked(state: PanelState) -> list[Any]:
-    """Return the ticked slides, the one on the Data page first."""
-    shown = shown_entry(state)
-    found = [entry for entry in getattr(state, "slides", ()) if entry.ticked]
-    return sorted(found, key=lambda e: shown is None or e.project != shown.project)
 
 
 def outputs_of(name: str, path: Path | None) -> tuple[Path, ...]:
@@ -43,13 +22,8 @@ def outputs_of(name: str, path: Path | None) -> tuple[Path, ...]:
     return tuple(islice(prediction_paths(name, path), MAX_OUTPUTS))
 
 
-def shown_entry(state: PanelState) -> Any:
-    """Return the slide on the Data page."""
-    return getattr(state, "shown", None)
-
-
 def as_slides(
-    entries: Sequence[Entry], shown: Any, pyramid: Pyramid
+    entries: Sequence[SlideEntry], shown: SlideEntry | None, pyramid: Pyramid
 ) -> tuple[Slide, ...]:
     """Return what is to be predicted.
 
@@ -75,7 +49,7 @@ def as_slides(
     return tuple(_slide(e, pyramid if e == shown else None) for e in entries)
 
 
-def _slide(entry: Entry, opened: Pyramid | None) -> Slide:
+def _slide(entry: SlideEntry, opened: Pyramid | None) -> Slide:
     if opened is None and entry.path is None:
         opened = entry.pyramid()
     if opened is not None:

@@ -81,6 +81,7 @@ class MuViTPanel(QWidget):
             lambda: self.data.image.layer,
             lambda: [self.data.pyramid()],
             lambda: gather(self.state, self.data, self.annotate),
+            self.annotate.annotations,
         )
         self.predict = PredictPage(
             napari_viewer,

@@ -28,7 +28,7 @@ from . import describe
 from .correct_box import CorrectBox, Predicted
 from .job import JobRunner, worker_threads
 from .last_model import remember_model
-from .many_slides import as_slides, outputs_of, said_of, shown_entry, ticked
+from .many_slides import as_slides, outputs_of, said_of
 from .model_chooser import ModelChooser
 from .places import prediction_paths
 from .predict_clock import PredictClock
@@ -36,6 +36,7 @@ from .predict_options import PredictOptions
 from .regions import seen_box, selected_outlines
 from .result_box import ResultBox
 from .settings import read_settings
+from .slides import SlideEntry, prediction_slides
 from .state import PanelState
 from .streaming import LivePrediction
 from .ui import Combo, Warning_, beside, button, form, text
@@ -141,9 +142,12 @@ class PredictPage(QWidget):
         self.offer_all()
         self._say_what_is_begun()
 
+    def _ticked(self) -> list[SlideEntry]:
+        return prediction_slides(self.state.slides, self.state.shown)
+
     def offer_all(self) -> None:
         """Offer all slides where there are several."""
-        index, several = self.region.findText(ALL), len(ticked(self.state)) > 1
+        index, several = self.region.findText(ALL), len(self._ticked()) > 1
         if several and index < 0:
             self.region.addItem(ALL)
         elif not several and index >= 0:
@@ -226,8 +230,7 @@ class PredictPage(QWidget):
         focus = visible_box(self.viewer, image)
         pyramid = shown.pyramid
         if self.region.currentText() == ALL:
-            entries = ticked(self.state)
-            on_page = shown_entry(self.state)
+            entries, on_page = self._ticked(), self.state.shown
             slides = as_slides(entries, on_page, pyramid)
             self._on_screen = [e == on_page for e in entries]
             task = PredictManyTask(slides, shown.model, shown.config, focus)

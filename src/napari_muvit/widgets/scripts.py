@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from .._tasks.predicting import PredictTask
-from .._tasks.pretraining import PretrainTask
 from .._tasks.training import LiveTrainTask, TrainTask
 from ..core.data.annotations import Annotations
 from ..core.data.label_image import LabelImage
@@ -114,16 +113,6 @@ def train_script(
         )
     call = _call("core.finetune", parts, {**options, "out": repr(str(task.out))})
     return f"{HEAD}result = {call}\nprint(result.model_path, dict(result.best))\n"
-
-
-def pretrain_script(task: PretrainTask, sources: Sequence[SlideSource]) -> str:
-    """Pretrain as the page would."""
-    call = _call(
-        "core.pretrain",
-        [_list([source.code() for source in sources]), config_code(task.config)],
-        {"model": config_code(task.model), "out": repr(str(task.out))},
-    )
-    return f"{HEAD}result = {call}\nprint(result.model_path)\n"
 
 
 def predict_script(task: PredictTask, source: SlideSource) -> str:

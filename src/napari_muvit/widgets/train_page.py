@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -20,6 +20,7 @@ from .._layers import visible_box
 from .._tasks.commands import Annotate, Discard, Pause
 from .._tasks.training import LiveTrainTask, Trained, TrainTask
 from ..core.config import ModelConfig
+from ..core.data.annotations import Annotations
 from ..core.data.pyramid import Pyramid
 from ..core.errors import MuvitError
 from ..core.geometry import Box
@@ -77,6 +78,7 @@ class TrainPage(QWidget):
         image: Callable[[], Image | None],
         pyramids: Callable[[], Sequence[Pyramid]],
         data: Callable[[], TrainingData],
+        marked: Callable[[], Annotations],
     ) -> None:
         super().__init__()
         self.viewer = viewer
@@ -85,6 +87,8 @@ class TrainPage(QWidget):
         self._image = image
         self._data = data
         self._pyramids = pyramids
+        self._marked = marked
+        self._shown_first = False
         self.watch: TrainingWatch | None = None
         self.start_from = ModelChooser(
             state,
@@ -207,13 +211,8 @@ class TrainPage(QWidget):
         start = self.start_from.chosen
         self.summary.setText(summary(self.state, start, self._pyramids))
 
-    def showEvent(self, event: Any) -> None:
-        """Say again what it will do: another slide or other scales may be chosen."""
-        super().showEvent(event)
-        self._describe()
-
     def refresh(self) -> None:
-        """Say again what the model sees, of another slide."""
+        """Say again what it will do: another slide or other scales may be chosen."""
         self._describe()
 
     def _model(self, pyramid: Pyramid) -> ModelConfig:
@@ -238,11 +237,13 @@ class TrainPage(QWidget):
         self.problem.say("")
         self.result.setText("")
         try:
-            task = self.task()
+            data = self._data()
+            task = self._task(data)
         except MuvitError as error:
             self.problem.say(str(error))
             self.runner.said.emit("Not started.")  # not of an earlier run
             return
+        self._shown_first = data.shown
         missing = missing_classes(task.annotations, self.state.names)
         self.problem.say(missing)
         self.continue_button.setVisible(False)
@@ -265,9 +266,11 @@ class TrainPage(QWidget):
         MuvitError
             If something is missing or does not fit, in one sentence.
         """
+        return self._task(self._data())
+
+    def _task(self, data: TrainingData) -> TrainTask | LiveTrainTask:
         self.changes.check()
         self.state.device = read_settings().device
-        data = self._data()
         pyramid = data.pyramids[0]
         for one, marked in zip(data.pyramids, data.annotations, strict=True):
             check_place(marked, one)
@@ -303,14 +306,14 @@ class TrainPage(QWidget):
 
     def annotations_changed(self) -> None:
         """Let a live training learn from new strokes."""
-        if self.watch is None or not self.busy_training:
+        if self.watch is None or not (self.busy_training and self._shown_first):
             return
         try:
-            data = self._data()
+            marked = self._marked()
         except MuvitError:
             return  # such as all regions taken back, for the moment
-        if data.shown and self._image() is self.watch.image:
-            self.runner.send(Annotate(0, data.annotations[0]))
+        if self._image() is self.watch.image:
+            self.runner.send(Annotate(0, marked))
 
     @property
     def busy_training(self) -> bool:

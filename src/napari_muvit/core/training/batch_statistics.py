@@ -9,7 +9,6 @@ a few batches they fit.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Sequence
 
@@ -27,18 +26,16 @@ Batch = tuple[Tensor, Tensor]
 
 
 class RecentBatches:
-    """Keeps the last batches of a training; safe from any thread."""
+    """Keeps the last batches of a training."""
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
-        self._guard = threading.Lock()
 
     def add(self, pixels: Tensor, bboxes: Tensor) -> None:
         """Keep a batch as it was learned from."""
-        with self._guard:
-            self._batches.append((pixels, bboxes))
-            while len(self._batches) > 1 and self._too_many():
-                self._batches.popleft()
+        self._batches.append((pixels, bboxes))
+        while len(self._batches) > 1 and self._too_many():
+            self._batches.popleft()
 
     def _too_many(self) -> bool:
         """Whether enough would be left without the oldest one."""
@@ -48,8 +45,7 @@ class RecentBatches:
 
     def all(self) -> list[Batch]:
         """Return them, oldest first."""
-        with self._guard:
-            return list(self._batches)
+        return list(self._batches)
 
 
 @torch.no_grad()
