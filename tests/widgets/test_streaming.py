@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 from napari.components import ViewerModel
 
 from napari_muvit._tasks.growing import GrowingLevels, Tile
@@ -17,29 +16,8 @@ from napari_muvit.widgets.streaming import LivePrediction
 SHAPE, TILE = (1100, 1300), 128
 
 
-def empty_store(folder: Path) -> list[zarr.Array[Any]]:
-    levels = []
-    shape = SHAPE
-    for index in range(6):
-        levels.append(
-            zarr.create_array(
-                str(folder / str(index)), shape=shape, chunks=(TILE, TILE), dtype="u1"
-            )
-        )
-        shape = (-(-shape[0] // 2), -(-shape[1] // 2))
-    return levels
-
-
-def tiles() -> list[Tile]:
-    truth = np.random.default_rng(0).integers(1, 4, SHAPE, dtype=np.uint8)
-    found = []
-    for y in range(0, SHAPE[0], TILE):
-        for x in range(0, SHAPE[1], TILE):
-            labels = truth[y : y + TILE, x : x + TILE]
-            box = (y, x, y + labels.shape[0], x + labels.shape[1])
-            found.append(Tile(box, labels))
-    np.random.default_rng(1).shuffle(found)
-    return found
+def tile(y: int, x: int) -> Tile:
+    return Tile((y, x, y + TILE, x + TILE), np.full((TILE, TILE), 2, np.uint8))
 
 
 @pytest.fixture
@@ -47,7 +25,8 @@ def live(qtbot: Any, viewer: ViewerModel, tmp_path: Path) -> Any:
     image = viewer.add_image(np.zeros(SHAPE, np.uint8), scale=(0.5, 0.5), units="um")
     looked: list[Box] = []
     model = ModelConfig(class_names=("dark", "bright"))
-    levels = GrowingLevels.from_store(empty_store(tmp_path))
+    shapes = [(-(-SHAPE[0] // 2**k), -(-SHAPE[1] // 2**k)) for k in range(6)]
+    levels = GrowingLevels([np.zeros(shape, np.uint8) for shape in shapes], first=0)
     opened = Opened(tmp_path, model, levels)
     made = LivePrediction(viewer, image, opened, "prediction", looked.append)
     made.looked = looked  # type: ignore[attr-defined]
@@ -59,10 +38,8 @@ def test_tiles_reach_the_layer(qtbot: Any, live: LivePrediction) -> None:
     layer = live.layer
     assert layer.multiscale
     assert layer.dtype == np.uint8
-    some = tiles()[:5]
-    for tile in some:
-        live.put(tile)
-    y, x = some[-1].box[:2]
+    for y, x in ((0, 0), (256, 512), (768, 1024)):
+        live.put(tile(y, x))
     qtbot.waitUntil(lambda: layer.data[0][y, x] > 0)
     assert layer.data[-1].any()
 
@@ -93,5 +70,5 @@ def test_a_layer_that_the_user_removed_is_left_alone(
     qtbot: Any, live: LivePrediction
 ) -> None:
     live.viewer.layers.remove(live.layer)
-    live.put(tiles()[0])
+    live.put(tile(0, 0))
     qtbot.waitUntil(lambda: not live._tiles)
